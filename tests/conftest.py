@@ -1,0 +1,13 @@
+"""What every test may use: a seeded generator, and one thread for tiny tensors."""
+
+import pytest
+import torch
+
+# Tiny tensors lose more to starting threads than they win, and sums stay repeatable.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A fresh generator, seeded alike for every test."""
+    return torch.Generator().manual_seed(0)
