@@ -1,0 +1,181 @@
+"""PRECODE: sample the features before classifying them.
+
+Scheliga, Mäder, Seeland 2022; the convolutional kind is its 2023 successor (CVB).
+This page is also the front door to the rooms behind it: noise, loss, insertion.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from precode_lib.initialisation import built
+from precode_lib.loss import loss, per_example_loss
+from precode_lib.sampling import (
+    BITS_BETA,
+    NATS_PER_BIT,
+    draw_noise,
+    kl_terms,
+    kl_to_standard_normal,
+    log_softplus,
+    noise_from,
+    record_kl,
+    recorded_noise,
+    softplus,
+)
+from precode_lib.validation import check_count, check_range
+
+__all__ = [
+    "BITS_BETA",
+    "NATS_PER_BIT",
+    "Bottleneck",
+    "ConvolutionalBottleneck",
+    "VariationalBottleneck",
+    "kl_terms",
+    "kl_to_standard_normal",
+    "loss",
+    "noise_from",
+    "per_example_loss",
+    "recorded_noise",
+]
+
+
+class Bottleneck(nn.Module):
+    """What all bottlenecks share: a weight beta, one sample, and its KL term.
+
+    The sample differs on every call, in training and in evaluation mode alike, unless
+    `noise_from` fixes it. The module remembers nothing of a call: `kl_terms` collects
+    the costs. beta is an attribute, not a part of the state dict.
+    """
+
+    def __init__(self, beta: float):
+        super().__init__()
+        check_range(beta, "beta", 0)
+        self.beta = beta
+
+    def kl(self, mean: Tensor, std: Tensor, log_std: Tensor) -> Tensor:
+        """The divergence from N(0, 1) per example, in nats: → (B,)."""
+        return kl_to_standard_normal(mean, std, log_std)
+
+    def sample(self, mean: Tensor, raw_std: Tensor) -> Tensor:
+        """Draw mean + softplus(raw_std) · noise and record beta · KL."""
+        std = softplus(raw_std)
+        record_kl(self.beta * self.kl(mean, std, log_softplus(raw_std)))
+        return mean + std * draw_noise(mean)
+
+
+class VariationalBottleneck(Bottleneck):
+    """Encode features as a Gaussian, draw one sample, decode it to the same shape.
+
+    Features of any shape (B, ...) are flattened and restored. The module does not
+    hide what the layers before it reveal by themselves.
+
+    Args:
+        num_features: how many numbers an example has at this place.
+        k: size of the code, K in the paper.
+        beta: weight of the KL, in nats; see BITS_BETA for the authors' unit.
+        generator: draws the initial weights; without it torch's global RNG does.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        k: int = 256,
+        beta: float = 1e-3,
+        *,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(beta)
+        check_count(num_features, "num_features")
+        check_count(k, "k")
+        self.encoder = built(
+            lambda: nn.Linear(num_features, 2 * k), generator=generator
+        )
+        self.decoder = built(lambda: nn.Linear(k, num_features), generator=generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, ...) with num_features numbers per example → a sample of that shape."""
+        self._check(features)
+        mean, raw_std = self.encoder(features.flatten(1)).chunk(2, dim=1)
+        return self.decoder(self.sample(mean, raw_std)).view(features.shape)
+
+    def extra_repr(self) -> str:
+        """Size of the code and weight, for print(model)."""
+        return f"k={self.decoder.in_features}, beta={self.beta:g}"
+
+    def _check(self, features: Tensor) -> None:
+        shape, expected = tuple(features.shape), self.encoder.in_features
+        if len(shape) < 2:
+            raise ValueError(
+                f"features must have a batch dimension, (B, {expected}), got {shape}."
+            )
+        if math.prod(shape[1:]) != expected:
+            raise ValueError(
+                f"this bottleneck takes {expected} features per example, got "
+                f"{math.prod(shape[1:])} in shape {shape}."
+            )
+
+
+class ConvolutionalBottleneck(Bottleneck):
+    """The bottleneck for feature maps: every layer is a convolution (CVB).
+
+    The KL is summed over channels and averaged over positions, as in the reference,
+    which however reads softplus as log-variance in the KL and as standard deviation
+    in the sample; here it is the standard deviation in both. Spreads are limited to
+    softplus(±5).
+
+    Args:
+        num_channels: channels of the feature maps.
+        k: channels of the code; None takes half of num_channels, but at least 8.
+        beta: weight of the KL; the reference uses 0.1 (small CNN) or 5e-5 (ResNet18).
+        kernel_size: of the mean and spread; odd.
+        generator: draws the initial weights; without it torch's global RNG does.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        k: int | None = None,
+        beta: float = 0.1,
+        *,
+        kernel_size: int = 5,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(beta)
+        check_count(num_channels, "num_channels")
+        k = max(8, num_channels // 2) if k is None else k
+        check_count(k, "k")
+        check_count(kernel_size, "kernel_size")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}.")
+
+        def conv(channels_in: int, channels_out: int, size: int) -> nn.Conv2d:
+            return built(
+                lambda: nn.Conv2d(
+                    channels_in, channels_out, size, padding=size // 2, bias=False
+                ),
+                generator=generator,
+            )
+
+        self.mean = conv(num_channels, k, kernel_size)
+        self.spread = conv(num_channels, k, kernel_size)
+        self.decoder = conv(k, num_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, num_channels, H, W) → a sample of that shape."""
+        expected = self.mean.in_channels
+        if features.ndim != 4 or features.shape[1] != expected:
+            raise ValueError(
+                f"this bottleneck takes feature maps (B, {expected}, H, W), got "
+                f"{tuple(features.shape)}."
+            )
+        raw_std = self.spread(features).clamp(-5, 5)
+        return self.decoder(self.sample(self.mean(features), raw_std))
+
+    def kl(self, mean: Tensor, std: Tensor, log_std: Tensor) -> Tensor:
+        """The divergence per example in nats, averaged over positions: → (B,)."""
+        return super().kl(mean, std, log_std).mean(dim=(1, 2))
+
+    def extra_repr(self) -> str:
+        """Size of the code and weight, for print(model)."""
+        return f"k={self.decoder.in_channels}, beta={self.beta:g}"

@@ -1,0 +1,77 @@
+"""The loss of the project: trainer, victim and attacker all call this one."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from precode_lib.sampling import kl_terms
+from precode_lib.validation import check_label_shape
+
+Model = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, classes)
+
+
+def loss(model: Model, images: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy + Σᵢ betaᵢ · KLᵢ in nats, averaged over the batch: a scalar.
+
+    Scheliga et al. 2022, eq. 3 and supplement, eq. 6-7.
+    """
+    return per_example_loss(model, images, labels).mean()
+
+
+def per_example_loss(model: Model, images: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy + Σᵢ betaᵢ · KLᵢ of each example, in nats: (N,).
+
+    Shapes are checked, values only as far as no device has to wait for it.
+
+    Args:
+        model: any function from images to logits; with torch.func, a partial of
+            functional_call.
+        images: (N, C, H, W), normalised as the model expects.
+        labels: classes, int64 (N,), or probabilities (N, num_classes).
+    """
+    with kl_terms() as terms:
+        logits = model(images)
+    _check_logits(logits, len(images))
+    check_label_shape(labels, *logits.shape)
+    losses = _cross_entropy(logits, labels)
+    for term in terms:
+        _check_term(term, losses)
+        losses = losses + term
+    return losses
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    # PyTorch gives examples of class -100 the loss 0 unless told otherwise.
+    nobody = torch.iinfo(torch.int64).min
+    try:
+        if labels.ndim == 2:
+            return F.cross_entropy(logits, labels.to(logits), reduction="none")
+        return F.cross_entropy(logits, labels, reduction="none", ignore_index=nobody)
+    except IndexError as error:
+        raise ValueError(
+            f"labels must lie in 0..{logits.shape[1] - 1}, as many as the model's "
+            f"{logits.shape[1]} logits; got a label outside ({error})"
+        ) from error
+
+
+def _check_logits(logits: Tensor, num_examples: int) -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model must return logits (N, classes), got {type(logits).__name__}; "
+            "wrap it in a function that picks them out."
+        )
+    if logits.ndim != 2 or len(logits) != num_examples:
+        raise ValueError(
+            f"the model must return logits ({num_examples}, classes) for "
+            f"{num_examples} images, got shape {tuple(logits.shape)}."
+        )
+
+
+def _check_term(term: Tensor, losses: Tensor) -> None:
+    if term.shape != losses.shape:
+        raise ValueError(
+            f"a bottleneck saw a batch of {len(term)} where the model was given "
+            f"{len(losses)} images; place it where dimension 0 counts the examples."
+        )
