@@ -1,0 +1,55 @@
+# Two commands matter: `make book` and `make test`. Both work on a fresh clone with
+# Python >= 3.10 and nothing else; README.md spells them out for machines without make.
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11 \
+  python3.10; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+  && echo $$p && break; done)
+# Another index for torch, for example the CPU-only one: see README.md.
+TORCH_INDEX ?=
+PORT ?= 8000
+
+IN_VENV := $(VENV)/bin/python
+READY := $(VENV)/ready
+
+.PHONY: book book-html test lint lab bench clean distclean
+.DELETE_ON_ERROR:
+
+book: $(READY)
+	$(IN_VENV) book/make.py --serve --port $(PORT)
+
+book-html: $(READY)
+	$(IN_VENV) book/make.py
+
+test: $(READY) lint
+	$(IN_VENV) -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(IN_VENV) -m ruff check .
+	$(IN_VENV) -m ruff format --check .
+
+lab: $(READY)
+	$(IN_VENV) -m jupyter lab book
+
+bench: $(READY)
+	@ls benchmarks/*.py >/dev/null 2>&1 || { echo "No benchmarks yet."; exit 1; }
+	for script in benchmarks/*.py; do $(IN_VENV) $$script || exit 1; done
+
+clean:
+	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis .coverage
+
+distclean: clean
+	rm -rf $(VENV)
+
+# The stamp is younger than everything that decides what is installed.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python >= 3.10 was not found." \
+	  "Install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@test -x $(IN_VENV) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make virtual environments." \
+	  "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(IN_VENV) -m pip install --quiet --upgrade pip
+	$(IN_VENV) -m pip install torch torchvision \
+	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(IN_VENV) -m pip install --constraint constraints.txt --editable '.[book,test]'
+	touch $@

@@ -1,0 +1,63 @@
+"""What the book needs at build time and _config.yml cannot express."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+import precode_lib
+from precode_lib.plots import colour_css
+
+LIBRARY = Path(precode_lib.__file__).parent
+RESULTS = LIBRARY.parent / "data"
+KEPT = {".py", ".js", ".css", ".json", ".mplstyle"}
+
+
+def library_fingerprint() -> str:
+    """A digest of all that decides a page's outputs, besides the page itself."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for path in sorted([*LIBRARY.rglob("*"), *RESULTS.rglob("*")]):
+        if path.suffix in KEPT:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def forget_stale_outputs(app, config) -> None:
+    """Drop executed notebooks of another library; the cache itself looks at cells only."""
+    cache = Path(config.nb_execution_cache_path or Path(app.outdir) / ".jupyter_cache")
+    stamp = cache / "library_fingerprint"
+    if stamp.exists() and stamp.read_text() == config.library_fingerprint:
+        return
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir(parents=True)
+    stamp.write_text(config.library_fingerprint)
+
+
+def write_colours(app) -> None:
+    """Write the theme's colours from the library, their only home."""
+    folder = Path(app.outdir) / "_static"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "colours.css").write_text(colour_css(), encoding="utf-8")
+
+
+def drop_thebe(app, pagename, templatename, context, doctree) -> None:
+    """Remove the theme's Thebe script: no button uses it and it stops with an error."""
+    context["script_files"] = [
+        script
+        for script in context.get("script_files", [])
+        if "THEBE_JS_URL" not in (getattr(script, "attributes", {}).get("body") or "")
+        and "sphinx-thebe" not in str(getattr(script, "filename", script))
+    ]
+
+
+def setup(app):
+    """Register the hooks above with Sphinx."""
+    os.environ["PRECODE_STATIC"] = "1"  # the notebooks' kernels inherit it
+    app.add_config_value("library_fingerprint", library_fingerprint(), "env")
+    app.connect("config-inited", forget_stale_outputs, priority=900)
+    app.connect("builder-inited", write_colours)
+    app.add_css_file("colours.css", priority=100)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

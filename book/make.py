@@ -1,0 +1,61 @@
+"""Build the book into _build/html; with --serve, show it on localhost as well.
+
+`make book` and `make book-html` call this, and so can a machine without make.
+"""
+
+import argparse
+import http.server
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build" / "html"
+
+
+def build() -> int:
+    """Build every page, executing what changed; any warning makes the code nonzero."""
+    strict = ["-W", "-n", "--keep-going"]
+    return subprocess.call(
+        [sys.executable, "-m", "jupyter_book", "build", ".", *strict], cwd=ROOT
+    )
+
+
+def serve(port: int) -> None:
+    """Serve the built book on localhost until interrupted, and print the address."""
+    handler = partial(_QuietHandler, directory=SITE)
+    with _server(handler, port) as server:
+        address = f"http://localhost:{server.server_address[1]}/"
+        print(f"\nThe book is at {address} (Ctrl+C stops it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+def _server(handler, port: int) -> http.server.ThreadingHTTPServer:
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError:  # taken, perhaps by an earlier `make book`: any free one will do
+        return http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        """Say nothing: the address printed above is what a reader looks for."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--serve", action="store_true", help="serve it afterwards")
+    parser.add_argument("--port", type=int, default=8000)
+    options = parser.parse_args()
+    status = build()
+    if status == 0 and options.serve:
+        serve(options.port)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
