@@ -1,0 +1,331 @@
+"""Every victim's gradient from one forward and one backward pass.
+
+A forward pass with hooks gives each layer's input, one `autograd.grad` with respect to
+the layers' outputs gives the rest, and `layers` turns the two into terms. Parameters
+that no rule covers (a class token, attention's packed weights, a custom layer) are
+differentiated victim by victim with `torch.func`, from the same loss.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from precode_lib.gradients import Gradients, Outer, Term, concatenate
+from precode_lib.layers import prefers_factors, rule_for
+from precode_lib.loss import per_example_loss
+from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (N, ...), (N, ...) -> (N,)
+
+
+def victim_gradients(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    loss: Loss = per_example_loss,
+    noise: NoiseSource | None = None,
+    create_graph: bool | None = None,
+) -> Gradients:
+    """The gradients that V victims would share, each of its mean loss over B pictures.
+
+    Leaves the model, its hooks, buffers and `.grad` as they were, also after an error.
+
+    Args:
+        images: (V, B, C, H, W), normalised as the model expects.
+        labels: (V, B) classes, or (V, B, classes) probabilities.
+        loss: the loss of each example; must not mix examples.
+        noise: where bottlenecks draw their noise from; see `noise_from`.
+        create_graph: whether the result can be differentiated; by default when the
+            images or labels require it.
+    """
+    capture = Capture(model, loss=loss)
+    return capture(images, labels, noise=noise, create_graph=create_graph)
+
+
+class Capture:
+    """`victim_gradients` for many calls: looks at the model once, not every time."""
+
+    def __init__(self, model: nn.Module, *, loss: Loss = per_example_loss):
+        self.model, self.loss = model, loss
+        self._losses = _Losses(model, loss)
+        named = model.named_parameters()
+        self.names = [name for name, parameter in named if parameter.requires_grad]
+        if not self.names:
+            raise ValueError("no parameter of the model requires a gradient.")
+        self._plan: _Plan | None = None
+
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        noise: NoiseSource | None = None,
+        create_graph: bool | None = None,
+    ) -> Gradients:
+        """The victims' gradients; see `victim_gradients`."""
+        _check(images, labels)
+        if create_graph is None:
+            wanted = images.requires_grad or labels.requires_grad
+            create_graph = torch.is_grad_enabled() and wanted
+        if len(images) > 1 and _mixes_examples(self.model):
+            return self._one_by_one(images, labels, noise, create_graph)
+        source = nullcontext() if noise is None else noise_from(noise)
+        with source, torch.enable_grad(), _differentiable_attention():
+            return self._all_at_once(images, labels, create_graph)
+
+    def activation_bytes(self, images: Tensor, labels: Tensor) -> int:
+        """What the layers' inputs and outputs of one victim take, in bytes."""
+        _check(images, labels)
+        plan = self._look_at_model(images, labels)
+        return plan.bytes_per_example * images.shape[1]
+
+    def _one_by_one(
+        self, images: Tensor, labels: Tensor, noise: NoiseSource | None, graph: bool
+    ) -> Gradients:
+        parts = []
+        for v, pair in enumerate(zip(images.split(1), labels.split(1), strict=True)):
+            own = noise
+            if isinstance(noise, list | tuple):
+                own = [n.unflatten(0, images.shape[:2])[v] for n in noise]
+            parts.append(self(*pair, noise=own, create_graph=graph))
+        return concatenate(parts)
+
+    def _all_at_once(self, images: Tensor, labels: Tensor, graph: bool) -> Gradients:
+        plan = self._look_at_model(images, labels)
+        num_victims = len(images)
+        with recorded_noise() as noise, _record(plan.layers, plan.in_place) as calls:
+            losses = self._call(images.flatten(0, 1), labels.flatten(0, 1))
+        total = losses.view(images.shape[:2]).mean(1).sum()
+        terms = _Terms()
+        outputs = [call.output for call in calls]
+        deltas = torch.autograd.grad(
+            total, outputs, create_graph=graph, materialize_grads=True
+        ) if outputs else ()  # fmt: skip
+        for call, delta in zip(calls, deltas, strict=True):
+            for role, term in call.terms(delta, num_victims).items():
+                terms.add(plan.layers[call.layer].get(role), term)
+        if plan.uncovered:
+            for name, term in self._dense(plan.uncovered, images, labels, noise):
+                terms.add(name, term)
+        result = Gradients({name: terms[name] for name in self.names})
+        return result if graph else result.detach()
+
+    def _call(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each example; the model's buffers stay as they are."""
+        if any(module.training for module in self.model.modules()):
+            copies = {n: b.clone() for n, b in self._losses.named_buffers()}
+            losses = functional_call(self._losses, copies, (images, labels))
+        else:
+            losses = self._losses(images, labels)
+        if losses.shape != images.shape[:1]:
+            raise ValueError(
+                f"the loss must return one number per example, ({len(images)},); "
+                f"got shape {tuple(losses.shape)}. Do not average in it."
+            )
+        return losses
+
+    def _dense(
+        self,
+        names: Sequence[str],
+        images: Tensor,
+        labels: Tensor,
+        noise: Sequence[Tensor],
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Gradients of these parameters, victim by victim, from the same noise."""
+        prefix = "model."
+        chosen = {
+            prefix + n: p.detach()
+            for n, p in self.model.named_parameters()
+            if n in names
+        }
+        buffers = {n: b.clone() for n, b in self._losses.named_buffers()}
+
+        def victim_loss(chosen, images, labels, noise):
+            with noise_from(noise):
+                arguments = (images, labels)
+                values = {**chosen, **buffers}
+                return functional_call(self._losses, values, arguments).mean()
+
+        noise = [n.unflatten(0, images.shape[:2]) for n in noise]
+        per_victim = vmap(
+            grad(victim_loss), in_dims=(None, 0, 0, 0), randomness="different"
+        )
+        found = per_victim(chosen, images, labels, noise)
+        return ((name.removeprefix(prefix), term) for name, term in found.items())
+
+    def _look_at_model(self, images: Tensor, labels: Tensor) -> "_Plan":
+        signature = (images.shape[1:], _is_random(self.model))
+        if self._plan is None or self._plan.signature != signature:
+            self._plan = self._make_plan(images, labels, signature)
+        return self._plan
+
+    def _make_plan(self, images: Tensor, labels: Tensor, signature) -> "_Plan":
+        """Run once on another number of pictures, to see which layers run how."""
+        examples = 3 if images.shape[0] * images.shape[1] == 2 else 2
+        x, y = (
+            t.detach().flatten(0, 1)[:1].expand(examples, *t.shape[2:])
+            for t in (images, labels)
+        )
+        ruled = {m: {} for m in self.model.modules() if rule_for(m) is not None}
+        devices = [x.device] if x.is_cuda else []
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.random.fork_rng(devices))
+            stack.enter_context(noise_from(torch.zeros_like))
+            calls = stack.enter_context(_record(ruled, in_place=False))
+            self._call(x, y)
+        covered = _covered(self.model, calls, examples)
+        names = {id(p): n for n, p in self.model.named_parameters() if p.requires_grad}
+        layers = {
+            call.layer: _roles(call.layer, names, covered)
+            for call in calls
+            if call.is_by_example(examples)
+        }
+        uncovered = [names[i] for i in names if i not in covered]
+        if uncovered and _is_random(self.model):
+            # Dropout would draw another mask for the second pass: take all from one.
+            layers, uncovered = {}, list(self.names)
+        size = sum(call.num_bytes() for call in calls) // examples
+        changed = any(call.was_changed() for call in calls)
+        return _Plan(signature, layers, uncovered, changed, size)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    signature: tuple
+    layers: dict[nn.Module, dict[str, str]]  # layer -> role -> parameter name
+    uncovered: list[str]
+    in_place: bool  # later layers overwrite inputs or outputs: record copies
+    bytes_per_example: int
+
+
+class _Losses(nn.Module):
+    """The loss as a module, for `functional_call`; holds the model, changes nothing."""
+
+    def __init__(self, model: nn.Module, loss: Loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+        self.training = model.training
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(self.model, images, labels)
+
+
+class _LayerCall:
+    """One call of one layer: what went in and what came out."""
+
+    def __init__(self, layer: nn.Module, x: Tensor | None, output: Tensor):
+        self.layer, self.x, self.output = layer, x, output
+        self._versions = self._current_versions()
+
+    def terms(self, delta: Tensor, num_victims: int) -> dict[str, Term]:
+        return rule_for(self.layer)(self.layer, self.x, delta, num_victims)
+
+    def is_by_example(self, examples: int) -> bool:
+        """Whether the first axis counts examples (not tokens, say)."""
+        return self.x is not None and len(self.x) == len(self.output) == examples
+
+    def was_changed(self) -> bool:
+        return self._versions != self._current_versions()
+
+    def num_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self._tensors())
+
+    def _tensors(self) -> list[Tensor]:
+        return [t for t in (self.x, self.output) if t is not None]
+
+    def _current_versions(self) -> list[int]:
+        return [t._version for t in self._tensors()]
+
+
+@contextmanager
+def _record(layers, in_place: bool) -> Iterator[list[_LayerCall]]:
+    """List the calls of these layers; removes its hooks whatever happens."""
+    calls: list[_LayerCall] = []
+
+    def hook(layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+        x = inputs[0] if inputs else None
+        calls.append(_LayerCall(layer, x.clone() if in_place else x, output))
+        return output.clone() if in_place else None
+
+    handles = [m.register_forward_hook(hook, prepend=True) for m in layers]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Terms(dict):
+    """Parameter name -> sum of the contributions of all calls."""
+
+    def add(self, name: str | None, term: Term) -> None:
+        if name is None:  # frozen
+            return
+        self[name] = _sum(self[name], term) if name in self else term
+
+
+def _sum(a: Term, b: Term) -> Term:
+    if isinstance(a, Outer) and isinstance(b, Outer):
+        left, right = torch.cat([a.left, b.left], 1), torch.cat([a.right, b.right], 1)
+        total = Outer(left, right, a.shape)
+        return total if prefers_factors(left.shape[1], a.shape) else total.dense()
+    return sum(t.dense() if isinstance(t, Outer) else t for t in (a, b))
+
+
+def _covered(model: nn.Module, calls: Sequence[_LayerCall], examples: int) -> set[int]:
+    """The parameters all of whose owners were called, always example by example."""
+    good = {c.layer for c in calls} - {
+        c.layer for c in calls if not c.is_by_example(examples)
+    }
+    elsewhere = {
+        id(p) for m in model.modules() if m not in good for p in m._parameters.values()
+    }
+    inside = {id(getattr(m, r)) for m in good for r in ("weight", "bias")}
+    return inside - elsewhere
+
+
+def _roles(layer: nn.Module, names: dict[int, str], covered: set[int]) -> dict:
+    """role -> parameter name, of this layer's covered parameters."""
+    own = {role: id(p) for role, p in layer._parameters.items() if p is not None}
+    return {r: names[i] for r, i in own.items() if i in covered and i in names}
+
+
+def _mixes_examples(model: nn.Module) -> bool:
+    """Batch statistics tie the victims of one pass together."""
+    return any(
+        isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)
+        for m in model.modules()
+    )
+
+
+def _is_random(model: nn.Module) -> bool:
+    """Whether a second pass would draw other masks."""
+    return any(
+        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0
+        for m in model.modules()
+    )
+
+
+def _differentiable_attention():
+    """Fused attention kernels have no second derivative; the plain one has."""
+    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+
+
+def _check(images: Tensor, labels: Tensor) -> None:
+    if images.dim() != 5 or not images.is_floating_point() or images.numel() == 0:
+        raise ValueError(
+            "images must be floating point (V, B, C, H, W), victims x pictures; got "
+            f"{tuple(images.shape)}, {images.dtype}. One picture: images[None, None]."
+        )
+    if labels.shape[:2] != images.shape[:2] or labels.dim() not in (2, 3):
+        raise ValueError(
+            f"labels must be (V, B) = {tuple(images.shape[:2])}, or (V, B, classes); "
+            f"got {tuple(labels.shape)}."
+        )

@@ -1,0 +1,159 @@
+"""How one layer's parameter gradients follow from its input and its output's gradient.
+
+A rule takes a layer, its input x (N, ...), the gradient delta of its output (N, ...)
+and the number of victims V (N = V * B, victim by victim); it returns one term per
+parameter role, "weight" and "bias". The rules are differentiable in x and delta, so a
+search can match them. `rule_for` says which layers have one.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from precode_lib.gradients import Outer, Term
+
+Rule = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Term]]
+
+
+def rule_for(layer: nn.Module) -> Rule | None:
+    """The rule of this layer; None for layers that have none, or another forward."""
+    for kind, rule in _RULES.items():
+        # A subclass with a forward of its own (LoRA, quantised) computes other things.
+        if isinstance(layer, kind) and type(layer).forward is kind.forward:
+            return rule
+    return None
+
+
+def prefers_factors(rank: int, shape: torch.Size) -> bool:
+    """Whether `rank` outer products are smaller than the matrix they add up to."""
+    rows, columns = shape[0], shape[1:].numel()
+    return rank * (rows + columns) < rows * columns
+
+
+def linear_rule(
+    layer: nn.Linear, x: Tensor, delta: Tensor, num_victims: int
+) -> dict[str, Term]:
+    """dL/dW = sum of delta x^T over a victim's pictures and positions."""
+    left = delta.reshape(num_victims, -1, delta.shape[-1])
+    right = x.reshape(num_victims, -1, x.shape[-1])
+    weight: Term = Outer(left, right, layer.weight.shape)
+    if not prefers_factors(left.shape[1], layer.weight.shape):
+        weight = weight.dense()
+    return {"weight": weight, "bias": left.sum(1)}
+
+
+def conv2d_rule(
+    layer: nn.Conv2d, x: Tensor, delta: Tensor, num_victims: int
+) -> dict[str, Term]:
+    """dL/dW is the convolution of x with delta, one group for each victim."""
+    padding = layer.padding
+    if layer.padding_mode != "zeros" or isinstance(padding, str):
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+        padding = (0, 0)
+    geometry = (layer.stride, padding, layer.dilation, layer.groups)
+    weight = _ConvWeightGradients.apply(
+        x, delta, num_victims, layer.weight.shape, geometry
+    )
+    bias = delta.reshape(num_victims, -1, *delta.shape[1:]).sum((1, 3, 4))
+    return {"weight": weight, "bias": bias}
+
+
+def batch_norm_rule(
+    layer: _BatchNorm, x: Tensor, delta: Tensor, num_victims: int
+) -> dict[str, Term]:
+    """The scale sees the normalised input; batch statistics are the batch's own."""
+    own = layer.training or layer.running_mean is None
+    statistics = (None, None) if own else (layer.running_mean, layer.running_var)
+    normal = F.batch_norm(x, *statistics, training=own, eps=layer.eps)
+    return _per_channel(normal, delta, num_victims)
+
+
+def group_norm_rule(
+    layer: nn.GroupNorm, x: Tensor, delta: Tensor, num_victims: int
+) -> dict[str, Term]:
+    """The scale sees the normalised input."""
+    normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
+    return _per_channel(normal, delta, num_victims)
+
+
+def layer_norm_rule(
+    layer: nn.LayerNorm, x: Tensor, delta: Tensor, num_victims: int
+) -> dict[str, Term]:
+    """The scale sees the normalised input, position by position."""
+    shape = layer.normalized_shape
+    normal = F.layer_norm(x, shape, eps=layer.eps)
+    weight, bias = (
+        part.reshape(num_victims, -1, *shape).sum(1) for part in (normal * delta, delta)
+    )
+    return {"weight": weight, "bias": bias}
+
+
+_RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: linear_rule,
+    nn.Conv2d: conv2d_rule,
+    nn.BatchNorm1d: batch_norm_rule,
+    nn.BatchNorm2d: batch_norm_rule,
+    nn.GroupNorm: group_norm_rule,
+    nn.LayerNorm: layer_norm_rule,
+}
+
+
+def _per_channel(normal: Tensor, delta: Tensor, num_victims: int) -> dict[str, Term]:
+    """Sum over a victim's pictures and positions: (N, C, ...) -> (V, C)."""
+    shape = (num_victims, -1, delta.shape[1], delta[0, 0].numel())
+    weight, bias = (p.reshape(shape).sum((1, 3)) for p in (normal * delta, delta))
+    return {"weight": weight, "bias": bias}
+
+
+class _ConvWeightGradients(torch.autograd.Function):
+    """(V, *weight) from x and delta, as one grouped convolution over all victims.
+
+    PyTorch's own double backward walks the groups one by one; written out, both
+    derivatives are again single grouped convolutions.
+    """
+
+    @staticmethod
+    def forward(ctx, x, delta, num_victims, weight_shape, geometry):
+        x, delta = _victims_to_channels(x, delta, num_victims)
+        ctx.save_for_backward(x, delta)
+        ctx.num_victims, ctx.geometry = num_victims, geometry
+        stride, padding, dilation, groups = geometry
+        rows, *rest = weight_shape
+        weight = x.new_empty(1).expand(num_victims * rows, *rest)  # only its shape
+        gradient = torch.ops.aten.convolution_backward(
+            delta, x, weight, None, stride, padding, dilation, False, (0, 0),
+            num_victims * groups, (False, True, False),
+        )[1]  # fmt: skip
+        return gradient.view(num_victims, *weight_shape)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        x, delta = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        kernels = upstream.flatten(0, 1)
+        options = (stride, padding, dilation, ctx.num_victims * groups)
+        grad_x = grad_delta = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.nn.grad.conv2d_input(x.shape, kernels, delta, *options)
+            grad_x = _channels_to_victims(grad_x, ctx.num_victims)
+        if ctx.needs_input_grad[1]:
+            grad_delta = F.conv2d(x, kernels, None, *options)
+            grad_delta = _channels_to_victims(grad_delta, ctx.num_victims)
+        return grad_x, grad_delta, None, None, None
+
+
+def _victims_to_channels(x: Tensor, delta: Tensor, num_victims: int) -> list[Tensor]:
+    """(V * B, C, H, W) -> (B, V * C, H, W)."""
+    return [
+        t.reshape(num_victims, -1, *t.shape[1:]).transpose(0, 1).flatten(1, 2)
+        for t in (x, delta)
+    ]
+
+
+def _channels_to_victims(tensor: Tensor, num_victims: int) -> Tensor:
+    """(B, V * C, H, W) -> (V * B, C, H, W)."""
+    return tensor.unflatten(1, (num_victims, -1)).transpose(0, 1).flatten(0, 1)

@@ -1,0 +1,316 @@
+"""The algebra of gradients against dense arithmetic in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from precode_lib import gradients as G
+from precode_lib.gradients import Gradients, Outer
+
+SIZES = st.integers(1, 5)
+LAYOUTS = st.tuples(SIZES, SIZES, SIZES, SIZES, st.integers(0, 2**31))
+
+
+def random_outer(victims, rank, rows, columns, generator):
+    left = torch.randn(victims, rank, rows, generator=generator).double()
+    right = torch.randn(victims, rank, columns, generator=generator).double()
+    return Outer(left, right, torch.Size([rows, columns]))
+
+
+def mixed_pair(layout):
+    """Two gradients of three parameters in every combination of layouts."""
+    victims, rank, rows, columns, seed = layout
+    generator = torch.Generator().manual_seed(seed)
+    a, b, c, d = (
+        random_outer(victims, r, rows, columns, generator) for r in (rank, 1, 2, rank)
+    )
+    bias = torch.randn(2, victims, rows, generator=generator).double()
+    first = {"a": a, "b": b.dense(), "c": c, "bias": bias[0]}
+    second = {"a": d, "b": c, "c": b.dense(), "bias": bias[1]}
+    return Gradients(first), Gradients(second)
+
+
+def flat(gradients):
+    return torch.cat([G.dense(term).flatten(1) for term in gradients.values()], 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LAYOUTS)
+def test_products_of_every_layout_equal_those_of_the_dense_vectors(layout):
+    a, b = mixed_pair(layout)
+    x, y = flat(a), flat(b)
+    assert_close(G.inner(a, b), (x * y).sum(1), rtol=1e-9, atol=1e-9)
+    assert_close(G.squared_norm(a), x.square().sum(1), rtol=1e-9, atol=1e-9)
+    cosine = torch.nn.functional.cosine_similarity(x, y, eps=0)
+    assert_close(G.cosine_similarity(a, b), cosine, rtol=1e-9, atol=1e-9)
+    expected = (x - y).square().sum(1)
+    assert_close(G.squared_distance(a, b), expected, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(LAYOUTS)
+def test_each_parameter_has_its_own_product(layout):
+    a, b = mixed_pair(layout)
+    x = {n: G.dense(t).flatten(1) for n, t in a.items()}
+    y = {n: G.dense(t).flatten(1) for n, t in b.items()}
+    columns = [(x[n] * y[n]).sum(1) for n in a]
+    assert_close(G.inners(a, b), torch.stack(columns, 1))
+    cosines = [torch.nn.functional.cosine_similarity(x[n], y[n], eps=0) for n in a]
+    assert_close(G.layer_cosines(a, b), torch.stack(cosines, 1))
+
+
+def test_weights_scale_each_parameter_inside_the_sums():
+    a, b = mixed_pair((3, 2, 4, 5, 0))
+    weights = torch.tensor([1.0, 0.0, 0.5, 2.0])
+    scaled = [
+        Gradients({n: t.map(lambda x, w=w: x * w**0.25) if isinstance(t, Outer)
+                   else t * w**0.5 for (n, t), w in zip(g.items(), weights.double(),
+                                                        strict=True)})
+        for g in (a, b)
+    ]  # fmt: skip
+    expected = G.cosine_similarity(*scaled)
+    assert_close(G.cosine_similarity(a, b, weights=weights), expected)
+    assert_close(
+        G.squared_distance(a, b, weights=weights),
+        (G.squared_distances(a, b) * weights).sum(1),
+    )
+
+
+def test_weights_of_the_wrong_length_are_refused():
+    a, b = mixed_pair((3, 2, 4, 5, 0))
+    with pytest.raises(ValueError, match="4 parameters"):
+        G.squared_distance(a, b, weights=torch.ones(3))
+
+
+def test_the_cosine_of_a_zero_gradient_is_zero_and_has_a_finite_slope():
+    zero = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    other = Gradients({"w": torch.ones(1, 3, dtype=torch.float64)})
+    for cosine in (G.cosine_similarity, G.layer_cosines):
+        value = cosine(Gradients({"w": zero}), other)
+        assert value.item() == 0
+        (slope,) = torch.autograd.grad(value.sum(), zero)
+        assert slope.isfinite().all()
+
+
+def test_the_cosine_of_tiny_gradients_does_not_underflow():
+    tiny = Gradients({"w": torch.full((1, 3), 1e-18)})
+    assert G.cosine_similarity(tiny, tiny).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dense_target", [False, True])
+def test_squared_distance_does_not_cancel_in_float32(generator, dense_target):
+    here = random_outer(2, 2, 40, 30, generator).map(torch.Tensor.float)
+    there = here.map(lambda t: t + 1e-6 * torch.randn(t.shape, generator=generator))
+    exact = [t.map(torch.Tensor.double).dense() for t in (here, there)]
+    if dense_target:
+        there = there.dense()
+        exact[1] = there.double()
+    truth = (exact[0] - exact[1]).square().sum((1, 2))
+    assert (truth < 1e-7).all()  # of squared norms around 1000
+    found = G.squared_distance(Gradients({"w": here}), Gradients({"w": there}))
+    # Multiplied out in float32, this would be off by hundreds of times its size.
+    assert_close(found.double(), truth, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["factored", "dense target", "dense"])
+@pytest.mark.parametrize("product", [G.inner, G.squared_distance, G.cosine_similarity])
+def test_derivatives_of_products_equal_finite_differences(product, layout):
+    generator = torch.Generator().manual_seed(2)
+    a, b = (random_outer(3, 2, 4, 5, generator) for _ in range(2))
+    right = b if layout == "factored" else b.dense()
+
+    def value(left_factor, right_factor):
+        term = Outer(left_factor, right_factor, a.shape)
+        term = term.dense() if layout == "dense" else term
+        return product(Gradients({"w": term}), Gradients({"w": right}))
+
+    inputs = (a.left.requires_grad_(), a.right.requires_grad_())
+    assert torch.autograd.gradcheck(value, inputs)
+
+
+def test_distance_to_a_dense_target_is_symmetric_and_chunks_agree(monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    a = random_outer(5, 2, 4, 3, generator)
+    b = Gradients({"w": random_outer(5, 1, 4, 3, generator).dense()})
+    whole = G.squared_distance(Gradients({"w": a}), b)
+    assert_close(G.squared_distance(b, Gradients({"w": a})), whole)
+    monkeypatch.setattr(G, "CHUNK_BYTES", 2 * 4 * 3 * 8)  # two victims at a time
+    left = a.left.clone().requires_grad_()
+    moved = Gradients({"w": Outer(left, a.right, a.shape)})
+    pieces = G.squared_distance(moved, b)
+    assert_close(pieces, whole)
+    (slope,) = torch.autograd.grad(pieces.sum(), left)
+    residual = a.dense() - b["w"]
+    assert_close(slope, 2 * a.right @ residual.transpose(1, 2))
+
+
+def test_distance_to_a_target_that_needs_a_gradient_reaches_the_target():
+    generator = torch.Generator().manual_seed(4)
+    a = random_outer(2, 1, 3, 3, generator)
+    target = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
+    distance = G.squared_distance(Gradients({"w": a}), Gradients({"w": target}))
+    (slope,) = torch.autograd.grad(distance.sum(), target)
+    assert_close(slope, 2 * (target - a.dense()))
+
+
+# --- factoring --------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.booleans(), st.integers(0, 2**31))
+def test_factor_finds_matrices_of_low_rank_again(victims, rank, double, seed):
+    generator = torch.Generator().manual_seed(seed)
+    exact = random_outer(victims, rank, 40, 30, generator)
+    dtype = torch.float64 if double else torch.float32
+    target = Gradients({"w": exact.dense().to(dtype), "b": torch.ones(victims, 3)})
+    found = G.factor(target, rank)
+    assert isinstance(found["w"], Outer)
+    assert found["w"].left.shape == (victims, rank, 40)
+    tolerance = 1e-10 if double else 1e-4
+    assert_close(found.dense()["w"], target["w"], atol=tolerance, rtol=0)
+    assert found["b"] is target["b"]
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1.0])
+def test_factor_leaves_noisy_matrices_dense(generator, noise):
+    exact = random_outer(2, 1, 40, 30, generator).dense().float()
+    noisy = exact + noise * torch.randn(exact.shape, generator=generator)
+    assert torch.equal(G.factor(Gradients({"w": noisy}), 1)["w"], noisy)
+
+
+def test_factor_of_a_deficient_matrix_and_of_zero_is_exact(generator):
+    one = random_outer(1, 1, 40, 30, generator).dense()
+    target = Gradients({"w": torch.cat([one, torch.zeros_like(one)])})
+    found = G.factor(target, 3)
+    assert isinstance(found["w"], Outer)
+    assert_close(found.dense()["w"], target["w"])
+
+
+def test_factor_keeps_what_would_not_get_smaller(generator):
+    small = torch.randn(1, 3, 3, generator=generator)
+    kernel = torch.randn(1, 20, 20, 3, 3, generator=generator)
+    factors = random_outer(1, 1, 9, 9, generator)
+    found = G.factor(Gradients({"w": small, "k": kernel, "o": factors}), 2)
+    assert found["w"] is small
+    assert found["k"] is kernel
+    assert found["o"] is factors
+
+
+def test_factor_refuses_a_rank_below_one():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        G.factor(Gradients({"w": torch.ones(1, 3, 3)}), 0)
+
+
+# --- the container ----------------------------------------------------------------
+
+
+@pytest.fixture
+def pair():
+    return mixed_pair((3, 2, 4, 5, 7))
+
+
+def test_a_list_survives_the_way_there_and_back(generator):
+    names = ["fc.weight", "fc.bias"]
+    tensors = [torch.randn(s, generator=generator) for s in ((3, 2), (3,))]
+    gradients = G.from_list(names, tensors)
+    assert list(gradients) == names
+    assert gradients.num_victims == 1
+    for back, tensor in zip(G.to_list(gradients), tensors, strict=True):
+        assert torch.equal(back, tensor)
+
+
+def test_to_list_picks_one_victim_and_builds_its_matrices(pair):
+    a, _ = pair
+    for victim in (0, 2, -1):
+        for got, term in zip(G.to_list(a, victim), a.values(), strict=True):
+            assert_close(got, G.dense(term)[victim])
+    with pytest.raises(IndexError, match="no victim 3: there are 3"):
+        G.to_list(a, 3)
+
+
+def test_from_list_refuses_missing_gradients_and_odd_lengths():
+    with pytest.raises(ValueError, match="no gradient: \\['b'\\]"):
+        G.from_list(["a", "b"], [torch.ones(1), None])
+    with pytest.raises(ValueError, match="2 names for 1 tensors"):
+        G.from_list(["a", "b"], [torch.ones(1)])
+
+
+def test_concatenate_puts_victims_in_a_row(pair):
+    a, b = pair
+    both = G.concatenate([a, b])
+    assert both.num_victims == 6
+    assert_close(flat(both), torch.cat([flat(a), flat(b)]))
+    same = G.concatenate([a, a])
+    assert isinstance(same["a"], Outer)
+    assert_close(flat(same)[3:], flat(a))
+    with pytest.raises(ValueError, match="nothing to concatenate"):
+        G.concatenate([])
+    with pytest.raises(ValueError, match="different models: \\['a', 'bias'"):
+        G.concatenate([a, b.select("b", "c")])
+
+
+def test_take_keeps_the_chosen_victims_of_every_layout(pair):
+    a, _ = pair
+    mask = torch.tensor([True, False, True])
+    for victims in (mask, torch.tensor([0, 2]), slice(0, None, 2)):
+        assert torch.equal(flat(a.take(victims)), flat(a)[::2])
+
+
+def test_select_and_drop_split_the_parameters_by_pattern(pair):
+    a, _ = pair
+    assert list(a.select("b*")) == ["b", "bias"]
+    assert list(a.drop("b*")) == ["a", "c"]
+    assert list(a.select("[ac]")) == list(a.drop("b", "bias"))
+    with pytest.raises(ValueError, match="matches 'bais'; the closest name is 'bias'"):
+        a.select("bais")
+    with pytest.raises(ValueError, match="drop every parameter"):
+        a.drop("*")
+
+
+def test_conversion_reaches_every_tensor_and_changes_nothing_in_place(pair):
+    a, _ = pair
+    single = a.to(torch.float32)
+    assert all(G.dense(t).dtype == torch.float32 for t in single.values())
+    assert all(G.dense(t).dtype == torch.float64 for t in a.values())
+    dense = a.dense()
+    assert not any(isinstance(t, Outer) for t in dense.values())
+    assert torch.equal(flat(dense), flat(a))
+    assert isinstance(a["a"], Outer)
+    a["bias"].requires_grad_()
+    assert not a.detach()["bias"].requires_grad
+
+
+def test_a_gradient_says_what_it_holds(pair):
+    a, _ = pair
+    assert repr(a) == "Gradients(3 victims, 4 parameters, 2 factored)"
+    assert len(a) == 4
+    assert a.shapes == dict.fromkeys("abc", torch.Size([4, 5])) | {
+        "bias": torch.Size([4])
+    }
+
+
+def test_gradients_that_do_not_fit_are_refused(pair):
+    a, b = pair
+    with pytest.raises(ValueError, match="at least one term"):
+        Gradients({})
+    with pytest.raises(ValueError, match="same number of victims"):
+        Gradients({"a": torch.ones(2, 3), "b": torch.ones(3, 3)})
+    with pytest.raises(ValueError, match="different orders"):
+        G.inner(a, Gradients(dict(reversed(list(b.items())))))
+    with pytest.raises(ValueError, match="3 victims, the other 2"):
+        G.inner(a, b.take(slice(0, 2)))
+    with pytest.raises(ValueError, match="different models: \\['b'\\]"):
+        G.inner(a, Gradients({**b, "b": torch.ones(3, 5, 4)}))
+
+
+def test_factors_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="do not fit"):
+        Outer(torch.ones(2, 1, 3), torch.ones(2, 2, 4), torch.Size([3, 4]))
+    with pytest.raises(ValueError, match="do not fit"):
+        Outer(torch.ones(2, 3), torch.ones(2, 1, 4), torch.Size([3, 4]))
+    with pytest.raises(ValueError, match="2 rows, the parameter 3"):
+        Outer(torch.ones(2, 1, 2), torch.ones(2, 1, 4), torch.Size([3, 4]))
+    column = Outer(torch.ones(2, 1, 3), torch.ones(2, 1, 1), torch.Size([3]))
+    assert column.dense().shape == (2, 3)
