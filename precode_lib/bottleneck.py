@@ -5,11 +5,13 @@ This page is also the front door to the rooms behind it: noise, loss, insertion.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from precode_lib.initialisation import built
+from precode_lib.insertion import Example, Names, inserted, per_place, places
 from precode_lib.loss import loss, per_example_loss
 from precode_lib.sampling import (
     BITS_BETA,
@@ -37,6 +39,8 @@ __all__ = [
     "noise_from",
     "per_example_loss",
     "recorded_noise",
+    "with_cvb",
+    "with_precode",
 ]
 
 
@@ -179,3 +183,70 @@ class ConvolutionalBottleneck(Bottleneck):
     def extra_repr(self) -> str:
         """Size of the code and weight, for print(model)."""
         return f"k={self.decoder.in_channels}, beta={self.beta:g}"
+
+
+def with_precode(
+    model: nn.Module,
+    before: Names | None = None,
+    *,
+    after: Names | None = None,
+    k: int | Sequence[int] = 256,
+    beta: float | Sequence[float] = 1e-3,
+    example: Example | None = None,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """A copy of the model with PRECODE beside the named layers; the model stays as is.
+
+    Without names it goes before the last Linear that runs, as in the paper. Layer "fc"
+    turns into a Sequential of "fc.bottleneck" and "fc.layer", which is where the state
+    dict now keeps the old parameters.
+
+    Args:
+        model: any module from images to logits.
+        before: one layer name or several, as in model.named_modules().
+        after: likewise.
+        k: size of the code; a list gives one per place, those of `before` first.
+        beta: weight of the KL, likewise.
+        example: images (N, C, H, W) or a shape (C, H, W) for the dry run that finds
+            the sizes; by default model.image_shape, or (3, 32, 32).
+        generator: draws the bottlenecks' initial weights, in the order of the places.
+    """
+    chosen = places(model, before, after, example=example)
+    ks = per_place(k, len(chosen), "k")
+    betas = per_place(beta, len(chosen), "beta")
+    modules = [
+        VariationalBottleneck(math.prod(p.feature_shape), k, beta, generator=generator)
+        for p, k, beta in zip(chosen, ks, betas, strict=True)
+    ]
+    return inserted(model, chosen, modules)
+
+
+def with_cvb(
+    model: nn.Module,
+    before: Names | None = None,
+    *,
+    after: Names | None = None,
+    k: int | Sequence[int | None] | None = None,
+    beta: float | Sequence[float] = 0.1,
+    example: Example | None = None,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """A copy of the model with convolutional bottlenecks beside the named layers.
+
+    Its authors place one after the first convolution block. Otherwise as
+    `with_precode`; the features at each place have to be maps (N, C, H, W).
+    """
+    chosen = places(model, before, after, example=example)
+    ks = per_place(k, len(chosen), "k")
+    betas = per_place(beta, len(chosen), "beta")
+    for place in chosen:
+        if len(place.feature_shape) != 3:
+            raise ValueError(
+                f"at layer {place.layer!r} an example's features have shape "
+                f"{place.feature_shape}, not (C, H, W); with_precode takes any shape."
+            )
+    modules = [
+        ConvolutionalBottleneck(p.feature_shape[0], k, beta, generator=generator)
+        for p, k, beta in zip(chosen, ks, betas, strict=True)
+    ]
+    return inserted(model, chosen, modules)

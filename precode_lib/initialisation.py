@@ -59,7 +59,18 @@ def built(
             init(layer, generator)
         elif hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
+        else:
+            _refuse_unfilled(layer)
     return module
+
+
+def _refuse_unfilled(layer: nn.Module) -> None:
+    tensors = (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+    if tensors:
+        raise TypeError(
+            f"{type(layer).__name__} has parameters or buffers of its own, but no "
+            "reset_parameters() to fill them with; add one."
+        )
 
 
 def _check_choices(init: Init, generator: torch.Generator | None) -> None:
