@@ -113,6 +113,11 @@ def draw_noise(mean: Tensor) -> Tensor:
     For authors of stochastic layers; `noise_from` chooses the source.
     """
     noise = _noise.get()(mean)
+    if not isinstance(noise, Tensor):
+        raise TypeError(
+            "the function given to noise_from must return a tensor of the mean's "
+            f"shape, got {type(noise).__name__}."
+        )
     if noise.shape != mean.shape:
         raise ValueError(
             f"noise must have the shape of the bottleneck's mean, {tuple(mean.shape)}, "
