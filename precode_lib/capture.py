@@ -6,13 +6,19 @@ that no rule covers (a class token, attention's packed weights, a custom layer) 
 differentiated victim by victim with `torch.func`, from the same loss.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import (
+    functional_call,
+    grad,
+    replace_all_batch_norm_modules_,
+    vmap,
+)
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from precode_lib.gradients import Gradients, Outer, Term, concatenate
@@ -53,7 +59,7 @@ class Capture:
 
     def __init__(self, model: nn.Module, *, loss: Loss = per_example_loss):
         self.model, self.loss = model, loss
-        self._losses = _Losses(model, loss)
+        self._losses = Losses(model, loss)
         named = model.named_parameters()
         self.names = [name for name, parameter in named if parameter.requires_grad]
         if not self.names:
@@ -69,19 +75,19 @@ class Capture:
         create_graph: bool | None = None,
     ) -> Gradients:
         """The victims' gradients; see `victim_gradients`."""
-        _check(images, labels)
+        check_victims(images, labels)
         if create_graph is None:
             wanted = images.requires_grad or labels.requires_grad
             create_graph = torch.is_grad_enabled() and wanted
         if len(images) > 1 and _mixes_examples(self.model):
             return self._one_by_one(images, labels, noise, create_graph)
         source = nullcontext() if noise is None else noise_from(noise)
-        with source, torch.enable_grad(), _differentiable_attention():
+        with source, differentiable():
             return self._all_at_once(images, labels, create_graph)
 
     def activation_bytes(self, images: Tensor, labels: Tensor) -> int:
         """What the layers' inputs and outputs of one victim take, in bytes."""
-        _check(images, labels)
+        check_victims(images, labels)
         plan = self._look_at_model(images, labels)
         return plan.bytes_per_example * images.shape[1]
 
@@ -144,13 +150,11 @@ class Capture:
             for n, p in self.model.named_parameters()
             if n in names
         }
-        buffers = {n: b.clone() for n, b in self._losses.named_buffers()}
+        losses = pure_losses(self.model, self.loss)
 
         def victim_loss(chosen, images, labels, noise):
             with noise_from(noise):
-                arguments = (images, labels)
-                values = {**chosen, **buffers}
-                return functional_call(self._losses, values, arguments).mean()
+                return functional_call(losses, chosen, (images, labels)).mean()
 
         noise = [n.unflatten(0, images.shape[:2]) for n in noise]
         per_victim = vmap(
@@ -205,7 +209,7 @@ class _Plan:
     bytes_per_example: int
 
 
-class _Losses(nn.Module):
+class Losses(nn.Module):
     """The loss as a module, for `functional_call`; holds the model, changes nothing."""
 
     def __init__(self, model: nn.Module, loss: Loss):
@@ -214,6 +218,7 @@ class _Losses(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each example: (N,)."""
         return self.loss(self.model, images, labels)
 
 
@@ -313,12 +318,26 @@ def _is_random(model: nn.Module) -> bool:
     )
 
 
-def _differentiable_attention():
-    """Fused attention kernels have no second derivative; the plain one has."""
-    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Record a graph, and use the attention that has a second derivative."""
+    math = torch.nn.attention.SDPBackend.MATH
+    with torch.enable_grad(), torch.nn.attention.sdpa_kernel(math):
+        yield
 
 
-def _check(images: Tensor, labels: Tensor) -> None:
+def pure_losses(model: nn.Module, loss: Loss) -> "Losses":
+    """`Losses` that torch.func can transform: no buffer is updated on the way."""
+    if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
+        model = copy.deepcopy(model)
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and module.training:
+                replace_all_batch_norm_modules_(module)
+    return Losses(model, loss)
+
+
+def check_victims(images: Tensor, labels: Tensor) -> None:
+    """Refuse anything but pictures (V, B, C, H, W) with labels (V, B[, classes])."""
     if images.dim() != 5 or not images.is_floating_point() or images.numel() == 0:
         raise ValueError(
             "images must be floating point (V, B, C, H, W), victims x pictures; got "

@@ -63,6 +63,7 @@ class Gradients(Mapping[str, Term]):
 
     def __init__(self, terms: Mapping[str, Term]):
         self._terms = dict(terms)
+        self._squared_norms: Tensor | None = None
         if not self._terms:
             raise ValueError("a gradient needs at least one term, got none.")
         counts = {name: _count(term) for name, term in self._terms.items()}
@@ -110,6 +111,15 @@ class Gradients(Mapping[str, Term]):
     def take(self, victims: Tensor | slice) -> "Gradients":
         """Keep these victims, by index, mask or slice."""
         return self.map(lambda tensor: tensor[victims])
+
+    def squared_norms(self) -> Tensor:
+        """(V, P); kept when constant, for a target is compared at every step."""
+        if self._squared_norms is not None:
+            return self._squared_norms
+        squares = inners(self, self)
+        if not squares.requires_grad:
+            self._squared_norms = squares
+        return squares
 
     def dense(self) -> "Gradients":
         """Build every factored term."""
@@ -195,7 +205,7 @@ def inner(a: Gradients, b: Gradients) -> Tensor:
 
 def squared_norms(a: Gradients) -> Tensor:
     """The squared Euclidean norm of each parameter's gradient: (V, P)."""
-    return inners(a, a)
+    return a.squared_norms()
 
 
 def squared_norm(a: Gradients) -> Tensor:
@@ -312,8 +322,12 @@ def _inner(a: Term, b: Term) -> Tensor:
     if isinstance(b, Outer):
         a, b = b, a
     if isinstance(a, Outer):
-        return ((a.left @ _matrix(b)) * a.right).sum((1, 2))
-    return (a * b).flatten(1).sum(1)
+        matrix = _matrix(b)
+        if not matrix.requires_grad:
+            return _Sandwich.apply(a.left, a.right, matrix)
+        return ((a.left @ matrix) * a.right).sum((1, 2))
+    # A product of rows and columns: no temporary of the gradient's size.
+    return (a.flatten(1).unsqueeze(1) @ b.flatten(1).unsqueeze(2)).flatten()
 
 
 def _squared_distance(a: Term, b: Term) -> Tensor:
@@ -335,6 +349,34 @@ def _outer_distance(a: Outer, b: Outer) -> Tensor:
 def _widest(tensor: Tensor) -> Tensor:
     # Apple's GPUs have no float64; there the distance floors at about 1e-7 relative.
     return tensor if tensor.device.type == "mps" else tensor.double()
+
+
+class _Sandwich(torch.autograd.Function):
+    """Sum of left_r^T matrix right_r per victim, reading the matrices just once.
+
+    Its two derivatives are the half-products; both are made while a matrix is in the
+    cache. A batched product with one row is far from memory speed on CPUs.
+    """
+
+    @staticmethod
+    def forward(ctx, left: Tensor, right: Tensor, matrices: Tensor) -> Tensor:
+        if matrices.is_cuda or matrices[0].numel() < 2**16:
+            grad_right = left @ matrices
+            grad_left = right @ matrices.transpose(1, 2)
+        else:
+            grad_right, grad_left = torch.empty_like(right), torch.empty_like(left)
+            for v, matrix in enumerate(matrices):
+                torch.mm(left[v], matrix, out=grad_right[v])
+                torch.mm(right[v], matrix.t(), out=grad_left[v])
+        ctx.save_for_backward(grad_left, grad_right)
+        return (grad_right * right).sum((1, 2))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_left, grad_right = ctx.saved_tensors
+        scale = upstream[:, None, None]
+        return scale * grad_left, scale * grad_right, None
 
 
 class _ResidualSquares(torch.autograd.Function):

@@ -1,0 +1,304 @@
+"""What a client does with its pictures, and what of it crosses the wire.
+
+`observe` plays V clients of one federated step at once and returns an `Observation`:
+all that an honest-but-curious server, or whoever listens on the line, gets to see.
+Every assumption of a threat model is a field of it, and attacks take nothing else.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from precode_lib.capture import (
+    Capture,
+    Losses,
+    check_victims,
+    differentiable,
+    pure_losses,
+)
+from precode_lib.gradients import Gradients, concatenate, factor
+from precode_lib.loss import per_example_loss
+from precode_lib.sampling import NoiseSource, draw_noise, noise_from, recorded_noise
+from precode_lib.validation import check_count, check_range, closest
+
+Defense = Callable[[Gradients], Gradients]
+
+# How much dense gradient `observe` holds at a time, in bytes.
+WIRE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """Plain SGD on the client's own pictures, before it shares the sum of its steps.
+
+    Args:
+        steps: how many SGD steps; the pictures are used in turn, mini-batch after
+            mini-batch, from the start again when they are used up.
+        lr: the client's learning rate, known to the server.
+        batch_size: pictures of one step; None takes all of them.
+    """
+
+    steps: int
+    lr: float
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.steps, "steps")
+        check_range(self.lr, "lr", 0, open_low=True)
+        if self.batch_size is not None:
+            check_count(self.batch_size, "batch_size")
+
+    def batches(self, num_pictures: int) -> list[slice]:
+        """Which pictures each step sees."""
+        size = self.batch_size or num_pictures
+        if size > num_pictures or num_pictures % size:
+            raise ValueError(
+                f"batch_size {size} does not divide the client's {num_pictures} "
+                "pictures; choose one that does, so that every step weighs the same."
+            )
+        starts = range(0, num_pictures, size)
+        return [
+            slice(s, s + size)
+            for s in (starts[i % len(starts)] for i in range(self.steps))
+        ]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that the attacker gets; V victims took part in the same round.
+
+    Args:
+        shared: what each victim sent, after its defense: a gradient, or with `local`
+            the weights it started from minus those it ended with.
+        model: as the server sent it, in the mode (train or eval) the clients ran it in.
+        image_shape: (C, H, W).
+        num_examples: B, the pictures of each victim.
+        num_classes: how many labels there are.
+        labels: (V, B) if the attacker knows them, else None.
+        normalisation: how pixels became images; its `box` bounds real pictures.
+        local: the clients' local training; None for one shared gradient.
+        loss: the loss of each example, the one every client minimises.
+        buffers: the clients' own buffers (running statistics), if they share them;
+            an attacker without them falls back on the model's.
+    """
+
+    shared: Gradients
+    model: nn.Module
+    image_shape: torch.Size
+    num_examples: int
+    num_classes: int
+    labels: Tensor | None = None
+    normalisation: object | None = None
+    local: LocalTraining | None = None
+    loss: Callable = per_example_loss
+    buffers: dict[str, Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def num_victims(self) -> int:
+        """V."""
+        return self.shared.num_victims
+
+    def take(self, victims: Tensor | slice) -> "Observation":
+        """What these victims sent, by index, mask or slice."""
+        labels = None if self.labels is None else self.labels[victims]
+        return replace(self, shared=self.shared.take(victims), labels=labels)
+
+    def to(self, *args, **kwargs) -> "Observation":
+        """A copy elsewhere, as `Tensor.to`; the model is copied, not moved."""
+        model = copy.deepcopy(self.model).to(*args, **kwargs)
+        device = next(iter(model.parameters())).device
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(
+            self, shared=self.shared.to(*args, **kwargs), model=model, labels=labels
+        )
+
+    def client(self) -> "Client":
+        """The client as the attacker imagines it: the model, the loss, the protocol."""
+        model = self.model
+        if self.buffers is not None:
+            model = _with_buffers(model, self.buffers)
+        return Client(model, local=self.local, loss=self.loss)
+
+
+class Client:
+    """From pictures to what is shared, differentiably: victim and attacker run this.
+
+    Leaves the model as it is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        local: LocalTraining | None = None,
+        loss: Callable = per_example_loss,
+    ):
+        self.model, self.local, self.loss = model, local, loss
+        self.capture = Capture(model, loss=loss)
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, *, noise: NoiseSource | None = None
+    ) -> Gradients:
+        """What V clients would share, dense or factored.
+
+        Args:
+            images: (V, B, C, H, W), normalised.
+            labels: (V, B) classes, or (V, B, classes) probabilities.
+            noise: where bottlenecks draw from.
+        """
+        if self.local is None:
+            return self.capture(images, labels, noise=noise)
+        return self._update(images, labels, noise)
+
+    def _update(
+        self, images: Tensor, labels: Tensor, noise: NoiseSource | None
+    ) -> Gradients:
+        """Weights before minus weights after local training, victim by victim."""
+        check_victims(images, labels)
+        losses = pure_losses(self.model, self.loss)
+        batches = self.local.batches(images.shape[1])
+        start = {f"model.{n}": p for n, p in _trainable(self.model).items()}
+
+        def train(x: Tensor, y: Tensor, noises: list[list[Tensor]]) -> dict:
+            weights = start
+            for batch, given in zip(batches, noises, strict=True):
+
+                def step_loss(weights, batch=batch, given=given):
+                    with noise_from(given):
+                        pair = x[batch], y[batch]
+                        return functional_call(losses, weights, pair).mean()
+
+                slope = grad(step_loss)(weights)
+                weights = {n: w - self.local.lr * slope[n] for n, w in weights.items()}
+            return {n: start[n] - w for n, w in weights.items()}
+
+        noises = self._draw(losses, images, labels, noise)
+        with differentiable():
+            moved = vmap(train, randomness="different")(images, labels, noises)
+        update = Gradients({n.removeprefix("model."): t for n, t in moved.items()})
+        wanted = images.requires_grad or labels.requires_grad
+        return update if wanted and torch.is_grad_enabled() else update.detach()
+
+    def _draw(
+        self, losses: Losses, images: Tensor, labels: Tensor, noise: NoiseSource | None
+    ) -> list[list[Tensor]]:
+        """Noise (V, b, ...) of every bottleneck in every step.
+
+        Drawn in advance, for inside `vmap` a generator would give all victims the same.
+        """
+        drawn = []
+        source = nullcontext() if noise is None else noise_from(noise)
+        with source:
+            for batch in self.local.batches(images.shape[1]):
+                quiet = noise_from(torch.zeros_like)
+                with torch.no_grad(), quiet, recorded_noise() as stand_ins:
+                    losses(images[0, batch].detach(), labels[0, batch].detach())
+                drawn.append([_draw_for(len(images), each) for each in stand_ins])
+        return drawn
+
+
+def observe(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    labels_known: bool = True,
+    defense: Defense | None = None,
+    local: LocalTraining | None = None,
+    normalisation: object | None = None,
+    loss: Callable = per_example_loss,
+    noise: NoiseSource | None = None,
+    client_buffers: dict[str, Tensor] | None = None,
+    buffers_shared: bool = True,
+) -> Observation:
+    """Let V clients compute what they share, blur it, and listen.
+
+    The model runs in the mode it is in. What crosses the wire is dense; the listener
+    factors what has the rank of the batch (see `factor`), a few victims at a time, so
+    that 128 undefended victims of a large model fit into memory.
+
+    Args:
+        model: as the server sent it; it is copied, so training it on changes nothing.
+        images: (V, B, C, H, W), normalised.
+        labels: (V, B).
+        labels_known: whether the attacker learns the labels.
+        defense: from the clients' gradients to what they send.
+        local: several local steps instead of one gradient.
+        normalisation: known to the attacker; carries the box of real pictures.
+        noise: where the clients' bottlenecks draw from.
+        client_buffers: the clients' own running statistics, where they differ from
+            the model's.
+        buffers_shared: whether the attacker sees `client_buffers`.
+    """
+    check_victims(images, labels)
+    model = copy.deepcopy(model)
+    own = model if client_buffers is None else _with_buffers(model, client_buffers)
+    client = Client(own, local=local, loss=loss)
+    parts = []
+    for chunk in _chunks(model, len(images)):
+        chosen = _noise_of(noise, chunk, images.shape[1])
+        sent = client(images[chunk].detach(), labels[chunk], noise=chosen).dense()
+        defended = sent if defense is None else defense(sent)
+        parts.append(factor(defended, rank=images.shape[1]))
+    return Observation(
+        shared=concatenate(parts),
+        model=model,
+        image_shape=images.shape[2:],
+        num_examples=images.shape[1],
+        num_classes=_num_classes(own, images[0, :1]),
+        labels=labels.clone() if labels_known else None,
+        normalisation=normalisation,
+        local=local,
+        loss=loss,
+        buffers=client_buffers if buffers_shared else None,
+    )
+
+
+def _trainable(model: nn.Module) -> dict[str, Tensor]:
+    named = model.named_parameters()
+    return {name: p.detach() for name, p in named if p.requires_grad}
+
+
+def _chunks(model: nn.Module, num_victims: int) -> Iterator[slice]:
+    """Slices of victims whose dense gradients fit into WIRE_BYTES, one at least."""
+    sizes = (p.numel() * p.element_size() for p in _trainable(model).values())
+    step = max(1, WIRE_BYTES // max(1, sum(sizes)))
+    return (slice(i, i + step) for i in range(0, num_victims, step))
+
+
+def _noise_of(noise: NoiseSource | None, victims: slice, batch: int):
+    """The part of given noise tensors (V * B, ...) that these victims use."""
+    if not isinstance(noise, list | tuple):
+        return noise
+    return [n.unflatten(0, (-1, batch))[victims].flatten(0, 1) for n in noise]
+
+
+def _draw_for(num_victims: int, stand_in: Tensor) -> Tensor:
+    """Noise (V, b, ...) where one victim's bottleneck would draw (b, ...)."""
+    shape = num_victims * len(stand_in), *stand_in.shape[1:]
+    return draw_noise(stand_in.new_zeros(shape)).unflatten(0, (num_victims, -1))
+
+
+def _num_classes(model: nn.Module, images: Tensor) -> int:
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    with torch.no_grad(), noise_from(torch.zeros_like):
+        return functional_call(model, buffers, (images,)).shape[-1]
+
+
+def _with_buffers(model: nn.Module, buffers: dict[str, Tensor]) -> nn.Module:
+    """A copy with these buffers; refuses names or shapes the model does not have."""
+    model = copy.deepcopy(model)
+    own = dict(model.named_buffers())
+    for name, value in buffers.items():
+        if name not in own or own[name].shape != value.shape:
+            raise ValueError(
+                f"the model has no buffer {name!r} of shape {tuple(value.shape)}."
+                + closest(name, own)
+            )
+        own[name].copy_(value)
+    return model

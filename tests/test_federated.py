@@ -1,0 +1,232 @@
+"""Clients and what the listener sees, against training by hand in float64."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from precode_lib import federated
+from precode_lib.bottleneck import VariationalBottleneck, noise_from
+from precode_lib.data.normalisation import PHOTOS
+from precode_lib.federated import Client, LocalTraining, observe
+from precode_lib.gradients import Gradients, Outer, squared_norm
+from precode_lib.loss import loss
+
+
+def net(bottleneck=False, norm=False):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, padding=1)]
+    layers += [nn.BatchNorm2d(4)] if norm else []
+    layers += [nn.Sigmoid(), nn.Flatten(), nn.Linear(64, 12)]
+    layers += [VariationalBottleneck(12, k=5)] if bottleneck else []
+    return nn.Sequential(*layers, nn.Linear(12, 3)).double().eval()
+
+
+def pictures(victims, batch, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(victims, batch, 3, 4, 4, generator=generator).double()
+    return images, torch.randint(3, (victims, batch), generator=generator)
+
+
+def trained_by_hand(model, x, y, local, noises=None):
+    """torch.optim.SGD on one client's pictures: the weights' way, in order."""
+    model = copy.deepcopy(model)
+    start = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=local.lr)
+    size = local.batch_size or len(x)
+    for step in range(local.steps):
+        first = step * size % len(x)
+        optimizer.zero_grad()
+        with noise_from(noises[step] if noises else torch.zeros_like):
+            loss(model, x[first : first + size], y[first : first + size]).backward()
+        optimizer.step()
+    return [s - p.detach() for s, p in zip(start, model.parameters(), strict=True)]
+
+
+PROTOCOLS = [
+    LocalTraining(steps=1, lr=0.5),
+    LocalTraining(steps=4, lr=0.1),
+    LocalTraining(steps=5, lr=0.2, batch_size=2),
+]
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "train-mode norm"])
+@pytest.mark.parametrize("local", PROTOCOLS)
+def test_an_update_is_what_sgd_does_to_the_weights(local, norm):
+    model = net(norm=norm).train(norm)
+    images, labels = pictures(3, 4)
+    before = copy.deepcopy(model.state_dict())
+    update = Client(model, local=local)(images, labels)
+    for v in range(3):
+        expected = trained_by_hand(model, images[v], labels[v], local)
+        for term, want in zip(update.values(), expected, strict=True):
+            assert_close(term[v], want, rtol=1e-8, atol=1e-11)
+    assert all(torch.equal(before[k], t) for k, t in model.state_dict().items())
+
+
+def test_one_local_step_shares_the_gradient_times_the_learning_rate():
+    model, (images, labels) = net(), pictures(2, 4)
+    update = Client(model, local=LocalTraining(steps=1, lr=0.25))(images, labels)
+    gradient = Client(model)(images, labels).dense()
+    for name in gradient:
+        assert_close(update[name], 0.25 * gradient[name])
+
+
+def test_every_victim_draws_its_own_noise_in_every_local_step(generator):
+    model, local = net(bottleneck=True), LocalTraining(steps=3, lr=0.3, batch_size=2)
+    images, labels = pictures(2, 4)
+    given = [torch.randn(4, 5, generator=generator).double() for _ in range(3)]
+    update = Client(model, local=local)(images, labels, noise=given)
+    for v in range(2):
+        own = [[n.unflatten(0, (2, 2))[v]] for n in given]
+        expected = trained_by_hand(model, images[v], labels[v], local, own)
+        for term, want in zip(update.values(), expected, strict=True):
+            assert_close(term[v], want, rtol=1e-8, atol=1e-11)
+    twins = images[:1].expand(2, -1, -1, -1, -1), labels[:1].expand(2, -1)
+    drawn = Client(model, local=local)(*twins, noise=generator)
+    assert not torch.allclose(drawn["0.bias"][0], drawn["0.bias"][1])
+
+
+def test_an_update_can_be_differentiated_by_the_pictures():
+    client = Client(net(), local=LocalTraining(steps=2, lr=0.1))
+    images, labels = pictures(1, 2)
+
+    def squares(x):
+        return squared_norm(client(x, labels))
+
+    assert torch.autograd.gradcheck(squares, (images.requires_grad_(),))
+    with torch.no_grad():
+        assert not squares(images).requires_grad
+
+
+def test_local_training_refuses_impossible_protocols():
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        LocalTraining(steps=0, lr=0.1)
+    with pytest.raises(ValueError, match="lr must be in"):
+        LocalTraining(steps=1, lr=0.0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        LocalTraining(steps=1, lr=0.1, batch_size=0)
+    for size in (3, 8):
+        with pytest.raises(ValueError, match=f"{size} does not divide the client's 4"):
+            LocalTraining(steps=1, lr=0.1, batch_size=size).batches(4)
+
+
+# --- what the listener gets ---------------------------------------------------------
+
+
+def test_the_listener_sees_the_gradient_factored_to_rounding():
+    model, (images, labels) = net(), pictures(3, 2)
+    seen = observe(model, images, labels, normalisation=PHOTOS)
+    exact = Client(model)(images, labels).dense()
+    assert isinstance(seen.shared["3.weight"], Outer)
+    for name, term in seen.shared.dense().items():
+        assert_close(term, exact[name], rtol=1e-9, atol=1e-12)
+    assert seen.num_victims == 3
+    assert seen.num_examples == 2
+    assert seen.image_shape == (3, 4, 4)
+    assert seen.num_classes == 3
+    assert torch.equal(seen.labels, labels)
+    assert seen.normalisation is PHOTOS
+
+
+def test_victims_are_observed_in_pieces_with_their_own_noise(monkeypatch, generator):
+    model, (images, labels) = net(bottleneck=True), pictures(5, 2)
+    noise = [torch.randn(10, 5, generator=generator).double()]
+    whole = observe(model, images, labels, noise=noise).shared.dense()
+    monkeypatch.setattr(federated, "WIRE_BYTES", 1)
+    pieces = observe(model, images, labels, noise=noise).shared.dense()
+    for name in whole:
+        assert_close(pieces[name], whole[name])
+    one = torch.Generator().manual_seed(3)
+    two = torch.Generator().manual_seed(3)
+    a = observe(model, images, labels, noise=one).shared.dense()["0.bias"]
+    b = observe(model, images, labels, noise=two).shared.dense()["0.bias"]
+    assert torch.equal(a, b)
+
+
+def test_a_defended_gradient_is_what_is_seen():
+    def halve(gradients):
+        return gradients.map(lambda t: t / 2)
+
+    def spoil(gradients):
+        generator = torch.Generator().manual_seed(0)
+        return Gradients(
+            {
+                n: t + torch.randn(t.shape, generator=generator)
+                for n, t in gradients.items()
+            }
+        )
+
+    model, (images, labels) = net(), pictures(2, 1)
+    plain = observe(model, images, labels).shared.dense()
+    halved = observe(model, images, labels, defense=halve).shared.dense()
+    assert_close(halved["0.weight"], plain["0.weight"] / 2)
+    noisy = observe(model, images, labels, defense=spoil).shared
+    assert not any(isinstance(t, Outer) for t in noisy.values())
+    assert_close(noisy["3.weight"], spoil(plain)["3.weight"])
+
+
+def test_unknown_labels_are_not_in_the_observation():
+    seen = observe(net(), *pictures(2, 1), labels_known=False)
+    assert seen.labels is None
+    assert seen.take(slice(0, 1)).labels is None
+
+
+def test_take_and_to_keep_victims_and_labels_together():
+    images, labels = pictures(3, 1)
+    seen = observe(net(), images, labels)
+    some = seen.take(torch.tensor([2, 0]))
+    assert torch.equal(some.labels, labels[[2, 0]])
+    assert some.num_victims == 2
+    single = seen.to(torch.float32)
+    assert next(single.model.parameters()).dtype == torch.float32
+    assert next(seen.model.parameters()).dtype == torch.float64
+    assert single.shared["0.weight"].dtype == torch.float32
+    assert single.labels.dtype == torch.int64
+
+
+def test_training_on_after_the_round_does_not_change_what_was_seen():
+    model, (images, labels) = net(), pictures(1, 1)
+    seen = observe(model, images, labels)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    replayed = seen.client()(images, labels).dense()
+    for name, term in seen.shared.dense().items():
+        assert_close(replayed[name], term)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_attacker_replays_the_mode_the_client_ran_in(training):
+    model, (images, labels) = net(norm=True).train(training), pictures(2, 4)
+    seen = observe(model, images, labels)
+    assert seen.model.training == training
+    replayed = seen.client()(images, labels).dense()
+    for name, term in seen.shared.dense().items():
+        assert_close(replayed[name], term)
+    assert seen.num_classes == 3
+
+
+def test_buffers_matter_and_are_seen_only_when_shared():
+    model, (images, labels) = net(norm=True), pictures(2, 2)
+    own = {"1.running_mean": torch.full((4,), 0.7).double()}
+    shared = observe(model, images, labels, client_buffers=own)
+    hidden = observe(model, images, labels, client_buffers=own, buffers_shared=False)
+    assert hidden.buffers is None
+    wanted = shared.shared.dense()["0.weight"]
+    assert_close(hidden.shared.dense()["0.weight"], wanted)
+    assert_close(shared.client()(images, labels).dense()["0.weight"], wanted)
+    wrong = hidden.client()(images, labels).dense()["0.weight"]
+    assert not torch.allclose(wrong, wanted)
+
+
+def test_buffers_the_model_does_not_have_are_refused():
+    for name, size in (("1.runing_mean", 4), ("1.running_mean", 5)):
+        with pytest.raises(
+            ValueError, match="no buffer .* Did you mean '1.running_mean'"
+        ):
+            observe(
+                net(norm=True), *pictures(1, 1), client_buffers={name: torch.ones(size)}
+            )
