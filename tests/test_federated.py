@@ -225,7 +225,7 @@ def test_buffers_matter_and_are_seen_only_when_shared():
 def test_buffers_the_model_does_not_have_are_refused():
     for name, size in (("1.runing_mean", 4), ("1.running_mean", 5)):
         with pytest.raises(
-            ValueError, match="no buffer .* Did you mean '1.running_mean'"
+            ValueError, match=r"no buffer .* Did you mean '1\.running_mean'"
         ):
             observe(
                 net(norm=True), *pictures(1, 1), client_buffers={name: torch.ones(size)}
