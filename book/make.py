@@ -17,9 +17,9 @@ SITE = ROOT / "_build" / "html"
 def build() -> int:
     """Build every page, executing what changed; any warning makes the code nonzero."""
     strict = ["-W", "-n", "--keep-going"]
-    return subprocess.call(
-        [sys.executable, "-m", "jupyter_book", "build", ".", *strict], cwd=ROOT
-    )
+    # jupyter-book cannot be called with -m; its script lies beside this Python's own.
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    return subprocess.call([jupyter_book, "build", ".", *strict], cwd=ROOT)
 
 
 def serve(port: int) -> None:

@@ -5,6 +5,7 @@ alternative, fits a phone and follows the page into dark mode.
 """
 
 import base64
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,3 +228,21 @@ def _follow_the_page(svg: str) -> str:
     return re.sub(
         r' id="([\w-]+)"', lambda match: match[0] if match[1] in used else "", svg
     )
+
+
+@dataclass(frozen=True, repr=False)
+class Source:
+    """A function's source code, highlighted wherever Markdown is."""
+
+    code: str
+
+    def __repr__(self) -> str:
+        return self.code
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.code}```"
+
+
+def show_source(function: Callable) -> Source:
+    """Show a function or class as it stands in the installed library."""
+    return Source(inspect.getsource(function))

@@ -47,6 +47,7 @@ class Axis:
         text: turns a value into its text; a format string or a function.
         start: index of the value shown first.
         play: offer a button that runs through the values, for iterations.
+        choice: the values have no order: offer a menu, not a slider.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Axis:
     text: str | Callable[[Any], str] = "{:g}"
     start: int = 0
     play: bool = False
+    choice: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < len(self.values):
@@ -114,7 +116,7 @@ def _live(
     render = cache(render)  # moving back must not attack again
     view = ipywidgets.HTML()
     sliders = [
-        ipywidgets.SelectionSlider(
+        (ipywidgets.Dropdown if axis.choice else ipywidgets.SelectionSlider)(
             options=list(zip(axis.texts(), range(len(axis.values)), strict=True)),
             value=axis.start,
             description=axis.title,
@@ -247,19 +249,32 @@ class SliderFigure:
 
 
 def _control_html(axis: Axis, name: str) -> str:
+    draw = _choice_html if axis.choice else _slider_html
     texts = [escape(text) for text in axis.texts()]
+    label = f'<label for="{name}">{escape(axis.title)}</label>'
+    return f'<div class="precode-control">{label}{draw(axis, name, texts)}</div>'
+
+
+def _choice_html(axis: Axis, name: str, texts: Sequence[str]) -> str:
+    options = "".join(
+        f'<option value="{i}"{" selected" if i == axis.start else ""}>{text}</option>'
+        for i, text in enumerate(texts)
+    )
+    return f'<select id="{name}" autocomplete="off" disabled>{options}</select>'
+
+
+def _slider_html(axis: Axis, name: str, texts: Sequence[str]) -> str:
     button = '<button type="button" class="precode-play" disabled>Play</button>'
     # JupyterLab takes the arrow keys from an input that does not carry this mark.
     mark = 'data-lm-suppress-shortcuts="true"'
     return (
-        f'<div class="precode-control"><label for="{name}">{escape(axis.title)}</label>'
         f'<output for="{name}" aria-live="off">{texts[axis.start]}</output>'
         f'<div class="precode-track">{button if axis.play else ""}'
         f'<input id="{name}" type="range" min="0" max="{len(texts) - 1}" step="1" '
         f'value="{axis.start}" aria-valuetext="{texts[axis.start]}" {mark} '
         'autocomplete="off" disabled></div>'
         f'<div class="precode-ends" aria-hidden="true"><span>{texts[0]}</span>'
-        f"<span>{texts[-1]}</span></div></div>"
+        f"<span>{texts[-1]}</span></div>"
     )
 
 

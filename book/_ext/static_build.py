@@ -25,8 +25,10 @@ def library_fingerprint() -> str:
 
 
 def forget_stale_outputs(app, config) -> None:
-    """Drop executed notebooks of another library; the cache itself looks at cells only."""
-    cache = Path(config.nb_execution_cache_path or Path(app.outdir) / ".jupyter_cache")
+    """Drop notebooks executed with another library; the cache compares cells only."""
+    cache = Path(
+        config.nb_execution_cache_path or Path(app.outdir).parent / ".jupyter_cache"
+    )
     stamp = cache / "library_fingerprint"
     if stamp.exists() and stamp.read_text() == config.library_fingerprint:
         return

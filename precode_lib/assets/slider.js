@@ -4,8 +4,7 @@
   const start = (root) => {
     root.dataset.ready = "1";
     const config = JSON.parse(root.dataset.config);
-    const inputs = [...root.querySelectorAll("input[type=range]")];
-    const outputs = [...root.querySelectorAll("output")];
+    const inputs = [...root.querySelectorAll("input[type=range], select")];
     const pictures = [...root.querySelectorAll(".precode-picture")];
     const values = [...root.querySelectorAll("dd")];
     const status = root.querySelector("[role=status]");
@@ -26,8 +25,9 @@
         (index, value, i) => index * config.axes[i].texts.length + value, 0);
       const settings = chosen.map((value, i) => config.axes[i].texts[value]);
       inputs.forEach((input, i) => {
-        outputs[i].value = settings[i];
+        if (input.tagName === "SELECT") return;
         input.setAttribute("aria-valuetext", settings[i]);
+        root.querySelector("output[for=" + input.id + "]").value = settings[i];
       });
       pictures.forEach((picture, i) => place(picture, config.tiles[frame][i]));
       values.forEach((value, i) => { value.textContent = config.values[frame][i]; });

@@ -1,0 +1,176 @@
+"""Figures carry a caption and a text alternative, and change nothing they are given."""
+
+import base64
+import io
+import re
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from precode_lib import plots
+from precode_lib.plots import (
+    COLOURS,
+    Panel,
+    as_figure,
+    colour,
+    colour_css,
+    data_uri,
+    describe,
+    new_axes,
+    pixelated,
+    plot_bars,
+    show_pictures,
+    show_source,
+    to_image,
+)
+
+
+def decoded(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+def luminance(code: str) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    channels = [int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+              for c in channels]  # fmt: skip
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("role", COLOURS)
+def test_every_role_is_readable_as_text_on_light_and_on_dark_paper(role):
+    light, dark = COLOURS[role]
+    assert contrast(light, "#f5f3ee") >= 4.5
+    assert contrast(dark, "#1d2127") >= 4.5
+
+
+def test_css_names_every_colour_for_both_themes():
+    css = colour_css()
+    for role, pair in COLOURS.items():
+        assert [f"--precode-{role}:{code};" in css for code in pair] == [True, True]
+
+
+def test_an_unknown_role_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="original, leaked, defended"):
+        colour("leakd")
+    with pytest.raises(ValueError, match="leakd"):
+        Panel("x", torch.rand(3, 2, 2), "leakd")
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 3, 2, 2), (2, 4, 4)])
+def test_a_panel_takes_one_picture(shape):
+    with pytest.raises(ValueError, match="take one picture out of a batch"):
+        Panel("x", torch.zeros(shape))
+
+
+def test_a_picture_survives_the_way_into_a_page_exactly(generator):
+    levels = torch.randint(0, 256, (3, 5, 7), generator=generator)
+    image = decoded(data_uri(to_image(levels / 255)))
+    assert image.size == (7, 5)
+    back = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    assert torch.equal(back.long(), levels)
+
+
+def test_a_grey_picture_becomes_three_equal_channels_and_outliers_are_clamped():
+    image = to_image(torch.tensor([[[-1.0, 0.5, 2.0]]]))
+    assert np.array(image).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+
+
+def test_showing_leaves_the_pixels_as_they_are(generator):
+    pixels = torch.randn(3, 4, 4, generator=generator)
+    before = pixels.clone()
+    show_pictures([Panel("x", pixels)], caption="c")
+    assert torch.equal(pixels, before)
+
+
+def test_pictures_are_labelled_captioned_and_escaped():
+    panel = Panel("a<b", torch.rand(3, 4, 4), "leaked", {"SSIM": "0.97"})
+    figure = show_pictures([panel], caption="x & y")
+    assert 'alt="a&lt;b"' in figure._repr_html_()
+    assert "<figcaption>x &amp; y</figcaption>" in figure.html
+    assert "<dt>SSIM</dt><dd>0.97</dd>" in figure.html
+    assert "precode-leaked" in figure.html
+    assert repr(figure) == "<figure: a<b: SSIM 0.97>"
+
+
+def test_no_panels_is_an_error():
+    with pytest.raises(ValueError, match="at least one"):
+        show_pictures([], caption="c")
+
+
+def test_a_panel_is_described_by_its_label_and_values():
+    assert describe(Panel("leaked", torch.rand(1, 2, 2))) == "leaked"
+    values = {"SSIM": "0.5", "MSE": "0.1"}
+    panel = Panel("leaked", torch.rand(1, 2, 2), "leaked", values)
+    assert describe(panel) == "leaked: SSIM 0.5, MSE 0.1"
+
+
+def test_only_small_pictures_keep_square_pixels():
+    assert pixelated(Panel("x", torch.rand(3, 32, 32))) == " precode-pixelated"
+    assert pixelated(Panel("x", torch.rand(3, 224, 224))) == ""
+
+
+def bars(**options):
+    heights = torch.tensor([0.2, -0.9, 0.7])
+    return plot_bars(heights, names=["cat", "dog", "ship"], highlight=1, **options)
+
+
+def test_bars_have_the_heights_names_and_the_one_highlight():
+    ax = bars()
+    heights = [patch.get_height() for patch in ax.patches]
+    assert heights == pytest.approx([0.2, -0.9, 0.7])
+    assert [label.get_text() for label in ax.get_xticklabels()] == [
+        "cat", "dog", "ship"
+    ]  # fmt: skip
+    colours = [mpl.colors.to_hex(patch.get_facecolor()) for patch in ax.patches]
+    assert colours == [colour("neutral"), colour("leaked"), colour("neutral")]
+
+
+def test_a_plot_draws_on_the_axes_it_is_given():
+    ax = new_axes()
+    assert bars(ax=ax) is ax
+
+
+def test_bars_without_a_name_each_are_refused():
+    with pytest.raises(ValueError, match="3 heights but 2 names"):
+        plot_bars(torch.zeros(3), names=["a", "b"], highlight=0)
+
+
+def test_plotting_leaves_matplotlib_settings_and_pyplot_alone():
+    before = dict(mpl.rcParams)
+    as_figure(bars(), caption="c", alt="a")
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_plot_follows_the_page_in_colour_and_says_what_it_shows():
+    figure = as_figure(bars(), caption="c", alt='the "dog" bar')
+    assert 'role="img" aria-label="the &quot;dog&quot; bar"' in figure.html
+    assert "currentColor" in figure.html
+    assert "var(--precode-leaked)" in figure.html
+    svg = figure.html[figure.html.index("<svg") :]
+    for code in [plots._INK, *(pair[0] for pair in COLOURS.values())]:
+        assert code not in svg
+    assert "<metadata>" not in svg
+
+
+def test_a_plot_keeps_only_identifiers_that_something_refers_to():
+    html = as_figure(bars(), caption="c", alt="a").html
+    svg = html[html.index("<svg") :]
+    names = re.findall(r' id="([\w-]+)"', svg)
+    assert names
+    assert all(f"#{name}" in svg for name in names)
+
+
+def test_a_function_is_shown_as_it_stands_in_the_library():
+    source = show_source(describe)
+    assert repr(source).startswith("def describe(panel: Panel) -> str:")
+    assert source._repr_markdown_().startswith("```python\ndef describe")
+    assert source._repr_markdown_().endswith("\n```")
