@@ -3,7 +3,6 @@
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from precode_lib.data import archives, normalisation
 from precode_lib.data.cache import Arrays, cached, sha256
 from precode_lib.data.folders import cache_key, read_tree, splits_of
-from precode_lib.data.normalisation import Normalisation
 from precode_lib.data.pictures import Pictures, Splits
 from precode_lib.data.sources import Source, locate
 
@@ -75,7 +73,8 @@ def cifar10(
     """
     source = locate(CIFAR10_SOURCE, path, download=download)
     splits = _cifar("CIFAR10", source, lambda found: found == CIFAR10_CLASSES)
-    return _finished(splits, normalisation.CIFAR10, fidelity)
+    fidelity = fidelity or splits.train.fidelity
+    return splits.with_changes(normalisation=normalisation.CIFAR10, fidelity=fidelity)
 
 
 def cifar100(
@@ -90,7 +89,8 @@ def cifar100(
     """
     source = locate(CIFAR100_SOURCE, path, download=download)
     splits = _cifar("CIFAR100", source, lambda found: len(found) == 100)
-    return _finished(splits, normalisation.CIFAR100, fidelity)
+    fidelity = fidelity or splits.train.fidelity
+    return splits.with_changes(normalisation=normalisation.CIFAR100, fidelity=fidelity)
 
 
 def medical_mnist(
@@ -115,7 +115,7 @@ def medical_mnist(
             f"{path} is not Medical MNIST: expected the classes "
             f"{', '.join(MEDICAL_CLASSES)}, got {', '.join(splits.train.classes)}."
         )
-    return _finished(splits, normalisation.MEDICAL_MNIST, None)
+    return splits.with_changes(normalisation=normalisation.MEDICAL_MNIST)
 
 
 def paper_victims(
@@ -155,16 +155,6 @@ def _cifar(
             f"{train.image_shape}; image_folder() loads any."
         )
     return splits
-
-
-def _finished(
-    splits: Splits, normalised: Normalisation, fidelity: str | None
-) -> Splits:
-    def finish(pictures: Pictures) -> Pictures:
-        chosen = fidelity or pictures.fidelity
-        return replace(pictures, normalisation=normalised, fidelity=chosen)
-
-    return Splits(finish(splits.train), finish(splits.test))
 
 
 def _official(kind: str, path: Path) -> Arrays | None:

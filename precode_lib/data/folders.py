@@ -1,7 +1,6 @@
 """Any folder or archive of pictures sorted into class folders."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -40,16 +39,12 @@ def image_folder(
         normalisation: measured on the training pictures if None.
     """
     path = existing(path)
+    name = name or path.stem.removesuffix(".tar")
     tree = read_tree(path, size=size)
-    splits = splits_of(
-        tree,
-        name=name or path.stem.removesuffix(".tar"),
-        test_fraction=test_fraction,
-        seed=seed,
-    )
+    splits = splits_of(tree, name=name, test_fraction=test_fraction, seed=seed)
     if fidelity is not None:
-        splits = _with(splits, fidelity=fidelity)
-    return _with(splits, normalisation=normalisation or measure(splits.train))
+        splits = splits.with_changes(fidelity=fidelity)
+    return splits.with_changes(normalisation=normalisation or measure(splits.train))
 
 
 def existing(path: str | Path) -> Path:
@@ -95,10 +90,7 @@ def splits_of(tree: Arrays, *, name: str, test_fraction: float, seed: int) -> Sp
         splits = split(everything, test_fraction=test_fraction, seed=seed)
     else:
         splits = _divided(everything, np.array(parts))
-    return Splits(
-        replace(splits.train, name=f"{name} train"),
-        replace(splits.test, name=f"{name} test"),
-    )
+    return splits.named(name)
 
 
 def _divided(everything: Pictures, parts: np.ndarray) -> Splits:
@@ -107,10 +99,6 @@ def _divided(everything: Pictures, parts: np.ndarray) -> Splits:
         everything[torch.from_numpy(parts == "train")],
         everything[torch.from_numpy(parts == held_out)],
     )
-
-
-def _with(splits: Splits, **changes: object) -> Splits:
-    return Splits(replace(splits.train, **changes), replace(splits.test, **changes))
 
 
 def _wanted(path: Path, below: str) -> Callable[[str], bool]:

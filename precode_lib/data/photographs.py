@@ -1,6 +1,5 @@
 """The embedded default: photographs that ship inside scikit-image. No network."""
 
-from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,10 +75,7 @@ def faces(size: int = 32, *, test_fraction: float = 0.2, seed: int = 0) -> Split
         normalisation=normalisation.FACES,
     )
     splits = split(everything, test_fraction=test_fraction, seed=seed)
-    return Splits(
-        replace(splits.train, name="LFW crops train"),
-        replace(splits.test, name="LFW crops test"),
-    )
+    return splits.named(everything.name)
 
 
 def crop_boxes(

@@ -105,6 +105,17 @@ class Splits:
                 f"{self.train.num_classes} and {self.test.num_classes} classes."
             )
 
+    def with_changes(self, **changes: object) -> "Splits":
+        """Both parts with these fields of Pictures replaced."""
+        return Splits(replace(self.train, **changes), replace(self.test, **changes))
+
+    def named(self, name: str) -> "Splits":
+        """Both parts under this name, which their own "train" or "test" follows."""
+        return Splits(
+            replace(self.train, name=f"{name} train"),
+            replace(self.test, name=f"{name} test"),
+        )
+
 
 def split(pictures: Pictures, *, test_fraction: float = 0.2, seed: int = 0) -> Splits:
     """Part pictures at random, class by class; the same seed gives the same parts.
