@@ -79,7 +79,7 @@ class Capture:
         if create_graph is None:
             wanted = images.requires_grad or labels.requires_grad
             create_graph = torch.is_grad_enabled() and wanted
-        if len(images) > 1 and _mixes_examples(self.model):
+        if len(images) > 1 and mixes_examples(self.model):
             return self._one_by_one(images, labels, noise, create_graph)
         source = nullcontext() if noise is None else noise_from(noise)
         with source, differentiable():
@@ -302,7 +302,7 @@ def _roles(layer: nn.Module, names: dict[int, str], covered: set[int]) -> dict:
     return {r: names[i] for r, i in own.items() if i in covered and i in names}
 
 
-def _mixes_examples(model: nn.Module) -> bool:
+def mixes_examples(model: nn.Module) -> bool:
     """Batch statistics tie the victims of one pass together."""
     return any(
         isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)

@@ -19,6 +19,7 @@ from precode_lib.capture import (
     Losses,
     check_victims,
     differentiable,
+    mixes_examples,
     pure_losses,
 )
 from precode_lib.gradients import Gradients, concatenate, factor
@@ -155,6 +156,34 @@ class Client:
             return self.capture(images, labels, noise=noise)
         return self._update(images, labels, noise)
 
+    def logits(self, images: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
+        """The model's outputs for images (V, B, C, H, W): (V, B, classes)."""
+        buffers = {name: b.clone() for name, b in self.model.named_buffers()}
+        source = nullcontext() if noise is None else noise_from(noise)
+        with source, differentiable():
+            flat = functional_call(self.model, buffers, (images.flatten(0, 1),))
+        return flat.unflatten(0, images.shape[:2])
+
+    def victims_within(self, num_bytes: int, images: Tensor) -> int:
+        """How many victims like `images` fit, about, when the result is differentiated.
+
+        Forward, backward and double backward keep about eight times the layers' inputs
+        and outputs; a term that is not factored is met as guess and as difference.
+        """
+        if mixes_examples(self.model):
+            return 1  # a batch norm would normalise all of them together
+        labels = images.new_zeros(images.shape[:2], dtype=torch.int64)[:1]
+        one = images[:1].detach()
+        held = 8 * self.capture.activation_bytes(one, labels)
+        if self.local is None:
+            with noise_from(torch.zeros_like):
+                shared = self.capture(one, labels, create_graph=False)
+            held += 3 * sum(_bytes(t) for t in shared.values() if isinstance(t, Tensor))
+        else:
+            weights = sum(map(_bytes, _trainable(self.model).values()))
+            held = self.local.steps * (held + 3 * weights)
+        return max(1, num_bytes // held)
+
     def _update(
         self, images: Tensor, labels: Tensor, noise: NoiseSource | None
     ) -> Gradients:
@@ -264,10 +293,13 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in named if p.requires_grad}
 
 
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
 def _chunks(model: nn.Module, num_victims: int) -> Iterator[slice]:
     """Slices of victims whose dense gradients fit into WIRE_BYTES, one at least."""
-    sizes = (p.numel() * p.element_size() for p in _trainable(model).values())
-    step = max(1, WIRE_BYTES // max(1, sum(sizes)))
+    step = max(1, WIRE_BYTES // sum(map(_bytes, _trainable(model).values())))
     return (slice(i, i + step) for i in range(0, num_victims, step))
 
 

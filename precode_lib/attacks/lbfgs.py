@@ -1,0 +1,169 @@
+"""L-BFGS for many independent problems at once, each along the first axis."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class VictimLBFGS(Optimizer):
+    """`torch.optim.LBFGS` without line search, for V problems side by side.
+
+    Row v of every parameter belongs to problem v. Each problem has its own curvature
+    memory, step length and stopping rule, as if it ran alone; one evaluation serves
+    all. The closure returns the objectives (V,) and sets the gradients of their sum.
+
+    Args:
+        params: tensors with the same first axis.
+        lr: the length of each step but the first, which is at most lr / |gradient|_1.
+        max_iter: updates in one `step`.
+        tolerance_grad: a problem rests when no slope exceeds this.
+        tolerance_change: a problem rests when neither its entries nor its objective
+            change by more.
+        history_size: pairs of the curvature memory.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1.0,
+        max_iter: int = 20,
+        *,
+        tolerance_grad: float = 1e-7,
+        tolerance_change: float = 1e-9,
+        history_size: int = 100,
+    ):
+        defaults = {
+            "lr": lr,
+            "max_iter": max_iter,
+            "tolerance_grad": tolerance_grad,
+            "tolerance_change": tolerance_change,
+            "history_size": history_size,
+        }
+        super().__init__(params, defaults)
+        if len(self.param_groups) != 1:
+            raise ValueError("VictimLBFGS takes one group of parameters, not several.")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """Update up to max_iter times; returns the objectives it began with: (V,)."""
+        group = self.param_groups[0]
+        closure = torch.enable_grad()(closure)
+        first = objective = closure().detach()
+        slope = self._slope()
+        memory = self._memory(slope)
+        live = _exceeds(slope, group["tolerance_grad"])
+        for inner in range(group["max_iter"]):
+            direction = memory.direction(slope, live)
+            length = _length(slope, memory.updates, group["lr"])
+            live = live & ((slope * direction).sum(1) <= -group["tolerance_change"])
+            move = torch.where(live[:, None], length[:, None] * direction, 0)
+            memory.remember(slope, move, live)
+            self._add(move)
+            if inner + 1 == group["max_iter"] or not live.any():
+                break
+            before, objective = objective, closure().detach()
+            slope = self._slope()
+            live = (
+                live
+                & _exceeds(slope, group["tolerance_grad"])
+                & _exceeds(move, group["tolerance_change"])
+                & ((objective - before).abs() >= group["tolerance_change"])
+            )
+        memory.store(self._state())
+        return first
+
+    def _state(self) -> dict:
+        return self.state[self.param_groups[0]["params"][0]]
+
+    def _memory(self, slope: Tensor) -> "_Memory":
+        state = self._state() or _Memory.empty(slope)
+        return _Memory(self.param_groups[0]["history_size"], **state)
+
+    def _slope(self) -> Tensor:
+        params = self.param_groups[0]["params"]
+        return torch.cat([p.grad.flatten(1) for p in params], dim=1)
+
+    def _add(self, move: Tensor) -> None:
+        params = self.param_groups[0]["params"]
+        pieces = move.split([p[0].numel() for p in params], dim=1)
+        for param, piece in zip(params, pieces, strict=True):
+            param.add_(piece.view_as(param))
+
+
+@dataclass
+class _Memory:
+    """The curvature pairs of V problems; rho is 0 where a problem has no such pair."""
+
+    size: int
+    moves: list[Tensor]  # s, (V, N) each, oldest first
+    changes: list[Tensor]  # y, (V, N)
+    rhos: list[Tensor]  # 1 / y.s, (V,)
+    scale: Tensor  # (V,)
+    updates: Tensor  # (V,): how often each problem has moved
+    last_slope: Tensor  # (V, N)
+    last_move: Tensor  # (V, N)
+
+    @staticmethod
+    def empty(slope: Tensor) -> dict:
+        ones = torch.ones_like(slope[:, 0])
+        nothing = torch.zeros_like(slope)
+        return {
+            "moves": [], "changes": [], "rhos": [], "scale": ones,
+            "updates": torch.zeros_like(ones),
+            "last_slope": nothing, "last_move": nothing,
+        }  # fmt: skip
+
+    def store(self, state: dict) -> None:
+        state.update({k: v for k, v in vars(self).items() if k != "size"})
+
+    def direction(self, slope: Tensor, live: Tensor) -> Tensor:
+        """Minus the inverse Hessian's estimate times the slope: (V, N)."""
+        self._learn(slope, live)
+        result, shares = -slope, []
+        pairs = list(zip(self.moves, self.changes, self.rhos, strict=True))
+        for move, change, rho in reversed(pairs):
+            share = rho * (move * result).sum(1)
+            result = result - share[:, None] * change
+            shares.append(share)
+        result = result * self.scale[:, None]
+        for (move, change, rho), share in zip(pairs, reversed(shares), strict=True):
+            back = rho * (change * result).sum(1)
+            result = result + (share - back)[:, None] * move
+        return result
+
+    def _learn(self, slope: Tensor, live: Tensor) -> None:
+        """Take up the pair that the last move made, where its curvature is positive."""
+        change = slope - self.last_slope
+        curvature = (change * self.last_move).sum(1)
+        # NaN fails the comparison too, and then has no influence.
+        useful = live & (self.updates > 0) & (curvature > 1e-10)
+        if not useful.any():
+            return
+        rows = useful[:, None]
+        self.moves.append(self.last_move.where(rows, 0))
+        self.changes.append(change.where(rows, 0))
+        self.rhos.append(torch.where(useful, 1 / curvature, 0))
+        squares = change.square().sum(1)
+        self.scale = torch.where(useful, curvature / squares, self.scale)
+        for history in (self.moves, self.changes, self.rhos):
+            del history[: -self.size]
+
+    def remember(self, slope: Tensor, move: Tensor, live: Tensor) -> None:
+        """Keep what the next pair is made of."""
+        self.last_slope = slope.where(live[:, None], self.last_slope)
+        self.last_move = move.where(live[:, None], self.last_move)
+        self.updates = self.updates + live.to(self.updates)
+
+
+def _length(slope: Tensor, updates: Tensor, lr: float) -> Tensor:
+    """lr, but shorter for a problem that has never moved: (V,)."""
+    first = (1 / slope.abs().sum(1)).clamp(max=1) * lr
+    return torch.where(updates == 0, first, lr)
+
+
+def _exceeds(values: Tensor, tolerance: float) -> Tensor:
+    """Whether any entry of a row is larger in size than this: (V,)."""
+    return values.abs().amax(1) > tolerance

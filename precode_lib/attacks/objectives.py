@@ -1,0 +1,85 @@
+"""What a search minimises: distances between gradients, and priors on pictures.
+
+A distance takes the guess's gradients and the target (V victims each) and returns one
+number per victim; a prior takes the images (V, B, C, H, W) and does the same.
+"""
+
+from collections.abc import Callable
+from math import exp
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from precode_lib.gradients import (
+    Gradients,
+    cosine_similarity,
+    layer_cosines,
+    squared_distance,
+)
+
+__all__ = [
+    "cosine_distance",
+    "exponential_weights",
+    "layerwise_cosine_distance",
+    "linear_weights",
+    "squared_distance",
+    "squared_label_error",
+    "total_variation",
+]
+
+Distance = Callable[..., Tensor]  # (guess, target, *, weights=None) -> (V,)
+Prior = Callable[[Tensor], Tensor]  # images (V, B, C, H, W) -> (V,)
+LabelTerm = Callable[[Tensor, Tensor], Tensor]  # logits, labels (V, B, ...) -> (V,)
+
+
+def cosine_distance(
+    guess: Gradients, target: Gradients, *, weights: Tensor | None = None
+) -> Tensor:
+    """1 - one cosine over all parameters together (Geiping et al. 2020, eq. 4)."""
+    return 1 - cosine_similarity(guess, target, weights=weights)
+
+
+def layerwise_cosine_distance(
+    guess: Gradients, target: Gradients, *, weights: Tensor | None = None
+) -> Tensor:
+    """The mean over parameters of 1 - their own cosine, so that small ones count."""
+    cosines = layer_cosines(guess, target)
+    if weights is None:
+        return 1 - cosines.mean(1)
+    weights = weights.to(cosines)
+    return 1 - cosines @ (weights / weights.sum())
+
+
+def linear_weights(target: Gradients) -> Tensor:
+    """(P,) falling from 1 at the first parameter in equal steps to 1/P."""
+    return torch.arange(len(target), 0, -1) / len(target)
+
+
+def exponential_weights(target: Gradients) -> Tensor:
+    """(P,) falling by a factor e from parameter to parameter, from 1."""
+    return torch.tensor([exp(-i) for i in range(len(target))])
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """mean |horizontal differences| + mean |vertical differences|: (V,).
+
+    Anisotropic and without a root, over all of a victim's pictures and channels.
+    """
+    across = images.diff(dim=-1).abs().flatten(1).mean(1)
+    down = images.diff(dim=-2).abs().flatten(1).mean(1)
+    return across + down
+
+
+def squared_label_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Squared distance of the model's output to the one-hot label: (V,).
+
+    The mean over a victim's pictures (Wei et al. 2020: CPL's second term).
+
+    Args:
+        logits: (V, B, classes).
+        labels: (V, B) classes, or (V, B, classes) probabilities.
+    """
+    if labels.dim() == 2:
+        labels = F.one_hot(labels, logits.shape[-1])
+    return (logits - labels.to(logits)).square().sum(2).mean(1)

@@ -1,0 +1,96 @@
+"""The published attacks as recipes for the one search engine.
+
+Each constant holds the published settings; `dataclasses.replace` varies them. The
+functions start a search: `for step in iga(observation, generator=generator): ...`
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch.optim import Adam
+
+from precode_lib.attacks.labels import known_labels, row_sum_labels
+from precode_lib.attacks.lbfgs import VictimLBFGS
+from precode_lib.attacks.objectives import cosine_distance, squared_distance
+from precode_lib.attacks.search import Recipe, Search, step_decay
+from precode_lib.attacks.starts import normal, patterned
+from precode_lib.federated import Observation
+
+# Zhu et al. 2019: images and labels together, L-BFGS of 20 updates a step.
+DLG = Recipe(
+    name="DLG",
+    distance=squared_distance,
+    optimizer=partial(VictimLBFGS, lr=1.0),
+    iterations=300,
+    start=normal,
+    labels=None,
+)
+
+# Zhao et al. 2020: first the label, by the row sums of the last layer's gradient.
+IDLG = replace(DLG, name="iDLG", labels=row_sum_labels, tolerance=1e-6)
+
+# Geiping et al. 2020, the settings of their script for single pictures.
+IGA = Recipe(
+    name="IGA",
+    distance=cosine_distance,
+    optimizer=partial(Adam, lr=0.1),
+    iterations=24_000,
+    start=normal,
+    labels=known_labels,
+    prior_weight=1e-4,
+    schedule=step_decay,
+    signed=True,
+    boxed=True,
+)
+
+# Scheliga et al. 2022, section 4: smaller steps, and a stop on a plateau.
+IGA_PRECODE = replace(
+    IGA,
+    name="IGA (PRECODE paper)",
+    optimizer=partial(Adam, lr=0.01),
+    iterations=7_000,
+    prior_weight=1e-6,
+    patience=1_200,
+)
+
+# Wei et al. 2020, their settings for 32 x 32 pictures. The label term of the paper is
+# switched off in the released code, so it is here.
+CPL = Recipe(
+    name="CPL",
+    distance=squared_distance,
+    optimizer=partial(VictimLBFGS, lr=1.0),
+    iterations=300,
+    start=patterned(16),
+    labels=row_sum_labels,
+)
+
+# Scheliga et al. 2022: CPL's objective with the optimizer of their IGA. They do not
+# give the weight of the label term; 0.01 is what their next repository uses.
+CPL_PRECODE = replace(
+    IGA_PRECODE,
+    name="CPL (PRECODE paper)",
+    distance=squared_distance,
+    prior_weight=0.0,
+    label_weight=0.01,
+)
+
+
+def dlg(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
+    """Search for pictures and labels at once (Zhu et al. 2019)."""
+    return Search(observation, replace(DLG, **changes), generator=generator)
+
+
+def idlg(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
+    """Read off the label, then search for the picture (Zhao et al. 2020)."""
+    return Search(observation, replace(IDLG, **changes), generator=generator)
+
+
+def iga(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
+    """Match the gradient's direction by signed steps (Geiping et al. 2020)."""
+    return Search(observation, replace(IGA, **changes), generator=generator)
+
+
+def cpl(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
+    """Start from a pattern, hold on to the label (Wei et al. 2020)."""
+    return Search(observation, replace(CPL, **changes), generator=generator)

@@ -1,0 +1,460 @@
+"""One search engine for every attack that optimises pictures until gradients agree.
+
+`Recipe` says what is minimised and how; `Search` is an iterator over the steps of V
+victims at once. It prints nothing and changes neither the observation nor its model:
+whoever loops over it owns the progress bar, the checkpoints and the stop button.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from precode_lib.attacks.noise import SharedNoise
+from precode_lib.attacks.objectives import (
+    Distance,
+    LabelTerm,
+    Prior,
+    cosine_distance,
+    squared_label_error,
+    total_variation,
+)
+from precode_lib.attacks.optimizers import OptimizerFactory, optimize
+from precode_lib.attacks.starts import Start, normal
+from precode_lib.federated import Observation
+from precode_lib.gradients import Gradients
+from precode_lib.validation import check_count, check_range
+
+ADAM: OptimizerFactory = partial(Adam, lr=0.1)
+
+# Largest activations and gradients that one evaluation may hold, in bytes.
+CHUNK_BYTES = 2**30
+
+OUTCOMES = ("running", "converged", "plateau", "exhausted", "diverged")
+RUNNING, CONVERGED, PLATEAU, EXHAUSTED, DIVERGED = range(5)
+
+
+def constant(iteration: int, iterations: int) -> float:
+    """The learning rate stays what it is."""
+    return 1.0
+
+
+def step_decay(iteration: int, iterations: int) -> float:
+    """A tenth of the learning rate after 3/8, 5/8 and 7/8 of the iterations each."""
+    # The divisors and the rounding are those of the reference implementation.
+    milestones = (iterations // divisor for divisor in (2.667, 1.6, 1.142))
+    return 0.1 ** sum(iteration >= milestone for milestone in milestones)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a search minimises, over what, and how: everything but the victim.
+
+    Args:
+        name: for people.
+        distance: between the guess's gradients and the shared ones.
+        optimizer: of torch.optim or `VictimLBFGS`, with its options bound.
+        iterations: how many steps at most.
+        start: where the images begin.
+        labels: finds the labels in the observation; None searches for them too.
+        prior: penalises implausible images, with `prior_weight`.
+        label_term: compares the model's output to the labels, with `label_weight`.
+        layers: which parameters are matched; None for all.
+        layer_weights: how much each parameter counts, (P,); None for 1.
+        schedule: (iteration, iterations) -> factor of the learning rate.
+        signed: whether the optimizer sees only the signs of the images' slopes.
+        boxed: whether every step ends inside the box of real pictures.
+        restarts: how many starts compete for each victim; the best is kept.
+        patience: a victim stops after so many steps without a lower objective.
+        tolerance: a victim stops when its objective is below this.
+    """
+
+    name: str = "search"
+    distance: Distance = cosine_distance
+    optimizer: OptimizerFactory = ADAM
+    iterations: int = 1000
+    start: Start = normal
+    labels: Callable[[Observation], Tensor] | None = None
+    prior: Prior = total_variation
+    prior_weight: float = 0.0
+    label_term: LabelTerm = squared_label_error
+    label_weight: float = 0.0
+    layers: Callable[[Gradients], Gradients] | None = None
+    layer_weights: Callable[[Gradients], Tensor] | None = None
+    schedule: Callable[[int, int], float] = constant
+    signed: bool = False
+    boxed: bool = False
+    restarts: int = 1
+    patience: int | None = None
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.iterations, "iterations")
+        check_count(self.restarts, "restarts")
+        check_range(self.prior_weight, "prior_weight", 0)
+        check_range(self.label_weight, "label_weight", 0)
+        if self.patience is not None:
+            check_count(self.patience, "patience")
+        if self.tolerance is not None:
+            check_range(self.tolerance, "tolerance", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class AttackStep:
+    """One look at the search: for each victim the restart that is best just now."""
+
+    iteration: int
+    objective: Tensor  # (V,): distance plus priors, of the very images beside it
+    images: Tensor  # (V, B, C, H, W), normalised
+    num_active: int  # searches that have not stopped, restarts counted
+
+
+@dataclass(frozen=True, repr=False)
+class Reconstruction:
+    """The lowest objective each victim's search ever saw, and how the search ended."""
+
+    attack: str
+    images: Tensor  # (V, B, C, H, W), normalised: of the lowest objective
+    objective: Tensor  # (V,); infinite if it never was a number
+    labels: Tensor  # (V, B)
+    last_images: Tensor  # (V, B, C, H, W): of the last step
+    last_objective: Tensor  # (V,)
+    iterations: Tensor  # (V,): steps made
+    outcome: tuple[str, ...]  # one of OUTCOMES for each victim
+    normalisation: object | None = None
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images (V, B, C, H, W) as pixels in [0, 1]."""
+        if self.normalisation is None:
+            raise ValueError(
+                "the observation has no normalisation, so pixels are unknown; give "
+                "`observe` one (data.IDENTITY if the model sees pixels)."
+            )
+        return self.normalisation.denormalise(self.images).clamp(0, 1)
+
+    def __repr__(self) -> str:
+        counts = {name: self.outcome.count(name) for name in OUTCOMES}
+        ends = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+        return (
+            f"Reconstruction({self.attack}, {tuple(self.images.shape)}, objective "
+            f"{self.objective.median().item():.3g} in the median, {ends})"
+        )
+
+
+class Search(Iterator[AttackStep]):
+    """The steps of a recipe against an observation, all victims at once.
+
+    Results depend on the generator's seed alone (on a CPU bit by bit), and not on
+    `chunk_bytes`. Bottlenecks get fresh noise at every step, the same for every
+    evaluation within it.
+
+    Args:
+        observation: all that the attacker knows.
+        recipe: what to minimise and how.
+        generator: draws the starts and the bottlenecks' noise.
+        start: images (V, B, C, H, W) to begin with, instead of the recipe's.
+        chunk_bytes: how much memory one evaluation may take, about.
+    """
+
+    def __init__(
+        self,
+        observation: Observation,
+        recipe: Recipe,
+        *,
+        generator: torch.Generator,
+        start: Tensor | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
+    ):
+        self.observation, self.recipe = observation, recipe
+        self.iteration = 0
+        self._chunk_bytes = chunk_bytes
+        self._client = observation.client()
+        self._noise = SharedNoise(generator)
+        self._box = _box(observation) if recipe.boxed else None
+        self._labels = _labels(observation, recipe)
+        first = _first_images(observation, recipe, generator, start)
+        count, device = len(first), first.device
+        self._best, self._last = first.clone(), first.clone()
+        self._best_objective = first.new_full((count,), inf)
+        self._last_objective = self._best_objective.clone()
+        self._waited = torch.zeros(count, dtype=torch.int64, device=device)
+        self._made = torch.zeros_like(self._waited)
+        self._outcome = torch.zeros_like(self._waited)
+        self._logits = _first_logits(observation, recipe, generator, count)
+        self._active = torch.arange(count, device=device)
+        variables = [first] + ([] if self._logits is None else [self._logits.clone()])
+        self._optimizer = optimize(recipe.optimizer, variables)
+        self._aim()
+
+    # --- the iterator -----------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many steps are left at most, for progress bars."""
+        running = len(self._active) > 0
+        return self.recipe.iterations - self.iteration if running else 0
+
+    def __bool__(self) -> bool:
+        """A search is something, also when it is over."""
+        return True
+
+    def __next__(self) -> AttackStep:
+        """Evaluate the current images, report them, and move on."""
+        if not len(self):
+            raise StopIteration
+        self._noise.next_step()
+        variables = [v.detach().clone() for v in self._optimizer.variables]
+        factor = self.recipe.schedule(self.iteration, self.recipe.iterations)
+        objective = self._optimizer.step(self._evaluate, factor)
+        if self._box is not None:
+            images, *rest = self._optimizer.variables
+            images = images.detach().clamp(*self._box)
+            self._optimizer.replace([images, *rest])
+        self._record(objective.detach(), variables)
+        self.iteration += 1
+        self._retire()
+        return self._report()
+
+    @property
+    def result(self) -> Reconstruction:
+        """What the search has found so far."""
+        chosen = self._winners(self._best_objective)
+        outcome = self._outcome[chosen].tolist()
+        return Reconstruction(
+            attack=self.recipe.name,
+            images=self._best[chosen].clone(),
+            objective=self._best_objective[chosen].clone(),
+            labels=self._found_labels(chosen),
+            last_images=self._last[chosen].clone(),
+            last_objective=self._last_objective[chosen].clone(),
+            iterations=self._made[chosen].clone(),
+            outcome=tuple(OUTCOMES[code] for code in outcome),
+            normalisation=self.observation.normalisation,
+        )
+
+    # --- one evaluation ---------------------------------------------------------------
+
+    def _evaluate(self, variables, part: slice) -> tuple[Tensor, list[Tensor]]:
+        """Objectives of these active searches, and their slopes, chunk by chunk."""
+        self._noise.rewind()
+        start, stop, _ = part.indices(len(self._active))
+        objectives, slopes = [], []
+        for chunk, target in self._targets:
+            low, high = max(chunk.start, start), min(chunk.stop, stop)
+            if low >= high:
+                continue
+            inner = slice(low - chunk.start, high - chunk.start)
+            aim = target if high - low == target.num_victims else target.take(inner)
+            pieces = [
+                v.detach()[low - start : high - start].requires_grad_()
+                for v in variables
+            ]
+            objective = self._objective(pieces, slice(low, high), aim)
+            objectives.append(objective.detach())
+            slopes.append(torch.autograd.grad(objective.sum(), pieces))
+        slopes = [torch.cat(rows) for rows in zip(*slopes, strict=True)]
+        if self.recipe.signed:
+            slopes[0] = slopes[0].sign()
+        return torch.cat(objectives), slopes
+
+    def _objective(
+        self, variables: list[Tensor], part: slice, target: Gradients
+    ) -> Tensor:
+        recipe, images = self.recipe, variables[0]
+        searches = self._active[part]
+        labels = (
+            variables[1].softmax(-1)
+            if self._labels is None
+            else self._labels[searches % self.observation.num_victims]
+        )
+        source = self._noise.of(searches, len(self._best))
+        guess = self._client(images, labels, noise=source)
+        if recipe.layers is not None:
+            guess = recipe.layers(guess)
+        total = recipe.distance(guess, target, weights=self._weights)
+        if recipe.prior_weight:
+            total = total + recipe.prior_weight * recipe.prior(images)
+        if recipe.label_weight:
+            source = self._noise.of(searches, len(self._best))
+            logits = self._client.logits(images, noise=source)
+            total = total + recipe.label_weight * recipe.label_term(logits, labels)
+        return total
+
+    def _aim(self) -> None:
+        """Cut the targets of the active searches into chunks that fit into memory."""
+        observation, active = self.observation, self._active
+        shared = observation.shared
+        if self.recipe.layers is not None:
+            shared = self.recipe.layers(shared)
+        self._weights = None
+        if self.recipe.layer_weights is not None:
+            self._weights = self.recipe.layer_weights(shared)
+        if len(active) != shared.num_victims or self.recipe.restarts > 1:
+            shared = shared.take(active % observation.num_victims)
+        size = self._client.victims_within(self._chunk_bytes, self._best[:1])
+        starts = range(0, len(active), size)
+        parts = [slice(s, min(s + size, len(active))) for s in starts]
+        whole = len(parts) == 1
+        self._targets = [(p, shared if whole else shared.take(p)) for p in parts]
+
+    # --- bookkeeping ------------------------------------------------------------------
+
+    def _record(self, objective: Tensor, variables: list[Tensor]) -> None:
+        active = self._active
+        better = objective < self._best_objective[active]
+        # `where`, not a mask as index: on a GPU that would wait for the result.
+        kept = [(self._best, variables[0]), (self._best_objective, objective)]
+        if self._logits is not None:
+            kept.append((self._logits, variables[1]))
+        for store, values in kept:
+            rows = better.view(-1, *[1] * (values.dim() - 1))
+            store[active] = torch.where(rows, values, store[active])
+        self._last[active], self._last_objective[active] = variables[0], objective
+        self._made[active] += 1
+        self._waited[active] = torch.where(better, 0, self._waited[active] + 1)
+
+    def _retire(self) -> None:
+        """Let the searches go that have converged, waited too long or met a NaN."""
+        recipe, active = self.recipe, self._active
+        outcome = torch.full_like(active, RUNNING)
+        if self.iteration == recipe.iterations:
+            outcome[:] = EXHAUSTED
+        if recipe.patience is not None:
+            outcome[self._waited[active] >= recipe.patience] = PLATEAU
+        if recipe.tolerance is not None:
+            outcome[self._last_objective[active] < recipe.tolerance] = CONVERGED
+        outcome[~self._last_objective[active].isfinite()] = DIVERGED
+        self._outcome[active] = outcome
+        going = outcome == RUNNING
+        if not bool(going.all()):
+            self._active = active[going]
+            if len(self._active):
+                self._optimizer.keep(going)
+                self._aim()
+
+    def _report(self) -> AttackStep:
+        chosen = self._winners(self._last_objective)
+        return AttackStep(
+            iteration=self.iteration - 1,
+            objective=self._last_objective[chosen],
+            images=self._last[chosen],
+            num_active=len(self._active),
+        )
+
+    def _winners(self, objective: Tensor) -> Tensor:
+        """For each victim, which of its restarts has the lowest objective: (V,)."""
+        num_victims = self.observation.num_victims
+        table = objective.nan_to_num(nan=inf).view(-1, num_victims)
+        victims = torch.arange(num_victims, device=objective.device)
+        return table.argmin(0) * num_victims + victims
+
+    def _found_labels(self, chosen: Tensor) -> Tensor:
+        if self._logits is None:
+            return self._labels.clone()
+        return self._logits[chosen].argmax(-1)
+
+    # --- checkpoints ------------------------------------------------------------------
+
+    def state_dict(self) -> dict:
+        """Everything that `load_state_dict` needs to go on as if never interrupted.
+
+        Tensors, lists, numbers and strings only: `torch.save` it, load it with
+        `weights_only=True`. The observation and the recipe are not part of it.
+        """
+        tensors = {name: getattr(self, name).clone() for name in _TENSORS}
+        logits = None if self._logits is None else self._logits.clone()
+        return {
+            "recipe": self.recipe.name,
+            "iteration": self.iteration,
+            "tensors": tensors,
+            "logits": logits,
+            "optimizer": self._optimizer.state_dict() if len(self._active) else None,
+            "generator": self._noise.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict` of a search of the same recipe and observation."""
+        shape = tuple(state["tensors"]["_best"].shape)
+        if state["recipe"] != self.recipe.name or shape != tuple(self._best.shape):
+            raise ValueError(
+                f"this state is of {state['recipe']!r} over images {shape}, the search "
+                f"is {self.recipe.name!r} over {tuple(self._best.shape)}."
+            )
+        device = self._best.device
+        for name in _TENSORS:
+            setattr(self, name, state["tensors"][name].to(device).clone())
+        if state["logits"] is not None:
+            self._logits = state["logits"].to(device).clone()
+        self.iteration = state["iteration"]
+        self._noise.generator.set_state(state["generator"])
+        if len(self._active):
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._aim()
+
+
+_TENSORS = (
+    "_best", "_last", "_best_objective", "_last_objective", "_waited", "_made",
+    "_outcome", "_active",
+)  # fmt: skip
+
+
+def _box(observation: Observation) -> tuple[Tensor, Tensor]:
+    if observation.normalisation is None:
+        raise ValueError(
+            "a boxed search needs to know the range of real pictures: give `observe` a "
+            "normalisation, or use replace(recipe, boxed=False)."
+        )
+    like = next(iter(observation.model.parameters()))
+    lower, upper = observation.normalisation.box
+    return lower.to(like), upper.to(like)
+
+
+def _labels(observation: Observation, recipe: Recipe) -> Tensor | None:
+    """The labels (V, B) that the recipe finds; None if it searches for them."""
+    if recipe.labels is None:
+        return None
+    labels = recipe.labels(observation)
+    expected = (observation.num_victims, observation.num_examples)
+    if tuple(labels.shape[:2]) != expected:
+        raise ValueError(
+            f"the recipe's labels must be (V, B) = {expected}, got "
+            f"{tuple(labels.shape)}."
+        )
+    return labels
+
+
+def _first_images(
+    observation: Observation,
+    recipe: Recipe,
+    generator: torch.Generator,
+    start: Tensor | None,
+) -> Tensor:
+    """The starts of all searches, restart by restart: (restarts * V, B, C, H, W)."""
+    shape = (
+        observation.num_victims, observation.num_examples, *observation.image_shape
+    )  # fmt: skip
+    like = next(iter(observation.model.parameters()))
+    if start is None:
+        drawn = [recipe.start(shape, generator) for _ in range(recipe.restarts)]
+        return torch.cat(drawn).to(like)
+    if tuple(start.shape) != shape or recipe.restarts > 1:
+        raise ValueError(
+            f"start must be images {shape}, one start per victim (restarts=1); got "
+            f"{tuple(start.shape)} for {recipe.restarts} restarts."
+        )
+    return start.detach().to(like).clone()
+
+
+def _first_logits(
+    observation: Observation, recipe: Recipe, generator: torch.Generator, count: int
+) -> Tensor | None:
+    """Where a search for the labels begins: standard normal (searches, B, classes)."""
+    if recipe.labels is not None:
+        return None
+    like = next(iter(observation.model.parameters()))
+    shape = (count, observation.num_examples, observation.num_classes)
+    return torch.randn(shape, generator=generator, device=generator.device).to(like)
