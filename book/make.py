@@ -15,15 +15,15 @@ SITE = ROOT / "_build" / "html"
 
 
 def build() -> int:
-    """Build every page, executing what changed; any warning makes the code nonzero."""
+    """Build every page, executing what changed; a warning is a failure."""
     strict = ["-W", "-n", "--keep-going"]
-    # jupyter-book cannot be called with -m; its script lies beside this Python's own.
+    # Not -m, which jupyter-book lacks; its script lies beside Python.
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     return subprocess.call([jupyter_book, "build", ".", *strict], cwd=ROOT)
 
 
 def serve(port: int) -> None:
-    """Serve the built book on localhost until interrupted, and print the address."""
+    """Serve the built book on localhost, print the address, until Ctrl+C."""
     handler = partial(_QuietHandler, directory=SITE)
     with _server(handler, port) as server:
         address = f"http://localhost:{server.server_address[1]}/"
@@ -37,18 +37,22 @@ def serve(port: int) -> None:
 def _server(handler, port: int) -> http.server.ThreadingHTTPServer:
     try:
         return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
-    except OSError:  # taken, perhaps by an earlier `make book`: any free one will do
+    except (
+        OSError
+    ):  # taken, perhaps by an earlier `make book`: any free one will do
         return http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format, *args):
-        """Say nothing: the address printed above is what a reader looks for."""
+        """Say nothing: a reader looks for the address printed above."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--serve", action="store_true", help="serve it afterwards")
+    parser.add_argument(
+        "--serve", action="store_true", help="serve it afterwards"
+    )
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()
     status = build()

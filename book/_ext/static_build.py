@@ -16,7 +16,7 @@ KEPT = {".py", ".js", ".css", ".json", ".mplstyle"}
 
 
 def library_fingerprint() -> str:
-    """A digest of all that decides a page's outputs, besides the page itself."""
+    """A digest of all that decides outputs, besides the page itself."""
     digest = hashlib.sha256(torch.__version__.encode())
     for path in sorted([*LIBRARY.rglob("*"), *RESULTS.rglob("*")]):
         if path.suffix in KEPT:
@@ -25,9 +25,10 @@ def library_fingerprint() -> str:
 
 
 def forget_stale_outputs(app, config) -> None:
-    """Drop notebooks executed with another library; the cache compares cells only."""
+    """Drop notebooks executed with another library: the cache ignores it."""
     cache = Path(
-        config.nb_execution_cache_path or Path(app.outdir).parent / ".jupyter_cache"
+        config.nb_execution_cache_path
+        or Path(app.outdir).parent / ".jupyter_cache"
     )
     stamp = cache / "library_fingerprint"
     if stamp.exists() and stamp.read_text() == config.library_fingerprint:
@@ -45,11 +46,12 @@ def write_colours(app) -> None:
 
 
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
-    """Remove the theme's Thebe script: no button uses it and it stops with an error."""
+    """Remove the theme's Thebe script: unused, and it stops with an error."""
     context["script_files"] = [
         script
         for script in context.get("script_files", [])
-        if "THEBE_JS_URL" not in (getattr(script, "attributes", {}).get("body") or "")
+        if "THEBE_JS_URL"
+        not in (getattr(script, "attributes", {}).get("body") or "")
         and "sphinx-thebe" not in str(getattr(script, "filename", script))
     ]
 

@@ -1,0 +1,83 @@
+"""The built book, and a browser that reaches nothing but its files."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from book_site import ROOT, SITE
+
+
+@dataclass
+class Opened:
+    """A page in the browser, with all that it complained about or asked the net for."""
+
+    page: object
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The book, built as `make book-html` does: a warning is a failure."""
+    command = [sys.executable, ROOT / "book" / "make.py"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium: the machine's own, or else the one Playwright brought."""
+    from playwright.sync_api import Error, sync_playwright
+
+    names = ["chromium", "chromium-browser", "google-chrome", "chrome"]
+    path = next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+            )
+        except Error as error:
+            if os.environ.get("PRECODE_REQUIRE_BROWSER"):
+                raise
+            pytest.skip(f"no Chromium here; install one to run this: {error.name}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(site, browser) -> Iterator:
+    """Open a document of the book; options are those of a browser context."""
+    contexts = []
+
+    def open_document(document: str, **options) -> Opened:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        opened = Opened(context.new_page())
+
+        def answer(route) -> None:
+            if route.request.url.startswith("file://"):
+                return route.continue_()
+            opened.requests.append(route.request.url)
+            return route.abort()
+
+        opened.page.route("**/*", answer)
+        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        opened.page.on(
+            "console",
+            lambda message: (
+                message.type in ("error", "warning")
+                and opened.complaints.append(message.text)
+            ),
+        )
+        opened.page.goto((site / f"{document}.html").as_uri())
+        return opened
+
+    yield open_document
+    for context in contexts:
+        context.close()

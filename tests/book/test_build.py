@@ -1,0 +1,69 @@
+"""The book's own tools: when outputs are stale, and how the book is served."""
+
+import re
+import subprocess
+import sys
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+from book_site import ROOT
+
+
+@pytest.fixture
+def static_build(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    import static_build
+
+    return static_build
+
+
+def test_a_change_in_the_library_changes_its_fingerprint(
+    static_build, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(static_build, "LIBRARY", tmp_path)
+    fingerprints = {static_build.library_fingerprint()}
+    for text in ("a = 1", "a = 2"):
+        (tmp_path / "room.py").write_text(text)
+        fingerprints.add(static_build.library_fingerprint())
+    assert len(fingerprints) == 3
+    (tmp_path / "room.pyc").write_text("compiled")
+    assert static_build.library_fingerprint() in fingerprints
+
+
+def test_executed_notebooks_are_kept_until_the_library_changes(static_build, tmp_path):
+    app = SimpleNamespace(outdir=tmp_path / "html")
+    executed = tmp_path / ".jupyter_cache" / "executed"
+
+    def start_build(fingerprint: str) -> None:
+        config = SimpleNamespace(
+            nb_execution_cache_path="", library_fingerprint=fingerprint
+        )
+        static_build.forget_stale_outputs(app, config)
+
+    start_build("one")
+    executed.mkdir()
+    start_build("one")
+    assert executed.exists()
+    start_build("two")
+    assert not executed.exists()
+
+
+@pytest.mark.slow
+def test_serving_prints_an_address_that_shows_the_welcome_page(site):
+    code = "import make; make.serve(0)"
+    server = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "book",
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = iter(server.stdout.readline, "")
+        address = next(filter(None, (re.search(r"http://\S+", li) for li in lines)))[0]
+        with urllib.request.urlopen(address) as answer:
+            assert "book/welcome.html" in answer.read().decode()
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
