@@ -180,8 +180,8 @@ def _official(kind: str, path: Path) -> Arrays | None:
 def _batches(reader: Callable, root: Path) -> Arrays:
     """Train and test batches as one tree, in the official order.
 
-    The batches are pickles, which can run code; torchvision compares the MD5 of each
-    with the published one before it opens the first.
+    The batches are pickles, which can run code; torchvision opens none of them before
+    it has compared its MD5 with the published one.
     """
     stored, names = [], []
     for part in ("train", "test"):
