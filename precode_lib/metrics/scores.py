@@ -22,7 +22,7 @@ class Summary(NamedTuple):
     ssim: float
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """The metrics of N pictures, each (N,), in one convention, on the CPU.
 
