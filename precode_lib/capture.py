@@ -21,8 +21,14 @@ from torch.func import (
 )
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from precode_lib.gradients import Gradients, Outer, Term, concatenate
-from precode_lib.layers import prefers_factors, rule_for
+from precode_lib.gradients import (
+    Gradients,
+    Outer,
+    Term,
+    concatenate,
+    prefers_factors,
+)
+from precode_lib.layers import rule_for
 from precode_lib.loss import per_example_loss
 from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
 

@@ -22,7 +22,7 @@ from precode_lib.capture import (
     mixes_examples,
     pure_losses,
 )
-from precode_lib.gradients import Gradients, concatenate, factor
+from precode_lib.gradients import Gradients, concatenate, factor, ranks
 from precode_lib.loss import per_example_loss
 from precode_lib.sampling import NoiseSource, draw_noise, noise_from, recorded_noise
 from precode_lib.validation import check_count, check_range, closest
@@ -271,9 +271,9 @@ def observe(
     parts = []
     for chunk in _chunks(model, len(images)):
         chosen = _noise_of(noise, chunk, images.shape[1])
-        sent = client(images[chunk].detach(), labels[chunk], noise=chosen).dense()
-        defended = sent if defense is None else defense(sent)
-        parts.append(factor(defended, rank=images.shape[1]))
+        exact = client(images[chunk].detach(), labels[chunk], noise=chosen)
+        sent = exact.dense() if defense is None else defense(exact.dense())
+        parts.append(factor(sent, ranks(exact)))
     return Observation(
         shared=concatenate(parts),
         model=model,

@@ -250,30 +250,49 @@ def squared_distance(
 # --- factoring --------------------------------------------------------------------
 
 
-def factor(gradients: Gradients, rank: int) -> Gradients:
-    """Write each matrix of at most this rank as a sum of `rank` outer products.
+def factor(gradients: Gradients, ranks: Mapping[str, int]) -> Gradients:
+    """Write matrices that have at most the expected rank as sums of outer products.
 
     What crosses the wire is dense. Undefended, a linear layer's gradient has at most
-    the rank of its batch, and this finds the factors again, to rounding error. A
-    matrix of higher rank (noise, pruning) stays as it came, and so does one that
-    would not get smaller. For the first layer and one picture, `right` is the
-    picture up to a factor: this step already is the closed-form leak.
+    the rank of its batch (a convolution's: pictures times positions), and this finds
+    factors again, to rounding error. A matrix of higher rank (noise, pruning) stays
+    as it came, and so does one that would not get smaller. For the first linear layer
+    and one picture, `right` is the picture up to a factor: this step already is the
+    closed-form leak.
+
+    Args:
+        ranks: the expected rank of some parameters' gradients, by name; see `ranks`.
     """
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, got {rank}: use the batch size.")
-    return Gradients({name: _factor(term, rank) for name, term in gradients.items()})
+    for name, rank in ranks.items():
+        if name not in gradients or rank < 1:
+            raise ValueError(f"no parameter {name!r}, or its rank {rank} is below 1.")
+    return Gradients(
+        {
+            name: _factor(term, ranks[name]) if name in ranks else term
+            for name, term in gradients.items()
+        }
+    )
+
+
+def ranks(gradients: Gradients) -> dict[str, int]:
+    """How many outer products each factored parameter has."""
+    return {n: t.left.shape[1] for n, t in gradients.items() if isinstance(t, Outer)}
+
+
+def prefers_factors(rank: int, shape: Sequence[int]) -> bool:
+    """Whether `rank` outer products are smaller than the matrix they add up to."""
+    rows, columns = shape[0], torch.Size(shape[1:]).numel()
+    return rank * (rows + columns) < rows * columns
 
 
 def _factor(term: Term, rank: int) -> Term:
-    if isinstance(term, Outer) or term.dim() != 3:
+    if isinstance(term, Outer) or not prefers_factors(rank, term.shape[1:]):
         return term
-    rows, columns = term.shape[1:]
-    if rank * (rows + columns) >= rows * columns:
-        return term
-    left, right = _low_rank(term, rank)
+    matrices = _matrix(term)
+    left, right = _low_rank(matrices, rank)
     # 64 eps: rounding of the sums that made the matrix and of the two projections.
     tolerance = 64 * torch.finfo(term.dtype).eps
-    residual = _residual_squares(left, right, term).sqrt()
+    residual = _residual_squares(left, right, matrices).sqrt()
     if (residual > tolerance * term.flatten(1).norm(dim=1)).any():
         return term
     return Outer(left, right, term.shape[1:])
@@ -326,8 +345,10 @@ def _inner(a: Term, b: Term) -> Tensor:
         if not matrix.requires_grad:
             return _Sandwich.apply(a.left, a.right, matrix)
         return ((a.left @ matrix) * a.right).sum((1, 2))
-    # A product of rows and columns: no temporary of the gradient's size.
-    return (a.flatten(1).unsqueeze(1) @ b.flatten(1).unsqueeze(2)).flatten()
+    if a.requires_grad or b.requires_grad or a[0].numel() < 2**16:
+        return (a * b).flatten(1).sum(1)
+    pairs = zip(a.flatten(1), b.flatten(1), strict=True)
+    return torch.stack([x @ y for x, y in pairs])  # no temporary of their size
 
 
 def _squared_distance(a: Term, b: Term) -> Tensor:

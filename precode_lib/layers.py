@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from precode_lib.gradients import Outer, Term
+from precode_lib.gradients import Outer, Term, prefers_factors
 
 Rule = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Term]]
 
@@ -25,12 +25,6 @@ def rule_for(layer: nn.Module) -> Rule | None:
         if isinstance(layer, kind) and type(layer).forward is kind.forward:
             return rule
     return None
-
-
-def prefers_factors(rank: int, shape: torch.Size) -> bool:
-    """Whether `rank` outer products are smaller than the matrix they add up to."""
-    rows, columns = shape[0], shape[1:].numel()
-    return rank * (rows + columns) < rows * columns
 
 
 def linear_rule(
@@ -48,18 +42,30 @@ def linear_rule(
 def conv2d_rule(
     layer: nn.Conv2d, x: Tensor, delta: Tensor, num_victims: int
 ) -> dict[str, Term]:
-    """dL/dW is the convolution of x with delta, one group for each victim."""
+    """dL/dW is the convolution of x with delta, or outer products over patches."""
     padding = layer.padding
     if layer.padding_mode != "zeros" or isinstance(padding, str):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
         padding = (0, 0)
     geometry = (layer.stride, padding, layer.dilation, layer.groups)
-    weight = _ConvWeightGradients.apply(
-        x, delta, num_victims, layer.weight.shape, geometry
-    )
-    bias = delta.reshape(num_victims, -1, *delta.shape[1:]).sum((1, 3, 4))
+    shape, left = layer.weight.shape, delta.flatten(2)
+    positions = len(x) // num_victims * left.shape[2]
+    if layer.groups == 1 and prefers_factors(positions, shape):
+        weight: Term = _patch_factors(layer, x, left, num_victims, padding)
+    else:
+        weight = _ConvWeightGradients.apply(x, delta, num_victims, shape, geometry)
+    bias = left.reshape(num_victims, -1, *left.shape[1:]).sum((1, 3))
     return {"weight": weight, "bias": bias}
+
+
+def _patch_factors(layer, x, delta, num_victims, padding) -> Outer:
+    """A convolution is a linear layer on patches: one outer product per position."""
+    patches = F.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
+    left, right = (
+        t.transpose(1, 2).reshape(num_victims, -1, t.shape[1]) for t in (delta, patches)
+    )
+    return Outer(left, right, layer.weight.shape)
 
 
 def batch_norm_rule(
@@ -113,45 +119,49 @@ class _ConvWeightGradients(torch.autograd.Function):
     """(V, *weight) from x and delta, as one grouped convolution over all victims.
 
     PyTorch's own double backward walks the groups one by one; written out, both
-    derivatives are again single grouped convolutions.
+    derivatives are single grouped convolutions again.
     """
 
     @staticmethod
     def forward(ctx, x, delta, num_victims, weight_shape, geometry):
-        x, delta = _victims_to_channels(x, delta, num_victims)
+        x, delta = (_victims_to_channels(t, num_victims) for t in (x, delta))
         ctx.save_for_backward(x, delta)
         ctx.num_victims, ctx.geometry = num_victims, geometry
-        stride, padding, dilation, groups = geometry
         rows, *rest = weight_shape
-        weight = x.new_empty(1).expand(num_victims * rows, *rest)  # only its shape
-        gradient = torch.ops.aten.convolution_backward(
-            delta, x, weight, None, stride, padding, dilation, False, (0, 0),
-            num_victims * groups, (False, True, False),
-        )[1]  # fmt: skip
-        return gradient.view(num_victims, *weight_shape)
+        kernels = x.new_empty(1).expand(num_victims * rows, *rest)  # only their shape
+        mask = (False, True, False)
+        gradient = _convolution_backward(x, delta, kernels, num_victims, geometry, mask)
+        return gradient[1].view(num_victims, *weight_shape)
 
     @staticmethod
     def backward(ctx, upstream):
-        x, delta = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.geometry
+        (x, delta), num_victims = ctx.saved_tensors, ctx.num_victims
         kernels = upstream.flatten(0, 1)
-        options = (stride, padding, dilation, ctx.num_victims * groups)
         grad_x = grad_delta = None
         if ctx.needs_input_grad[0]:
-            grad_x = torch.nn.grad.conv2d_input(x.shape, kernels, delta, *options)
-            grad_x = _channels_to_victims(grad_x, ctx.num_victims)
+            mask = (True, False, False)
+            grad_x = _convolution_backward(
+                x, delta, kernels, num_victims, ctx.geometry, mask
+            )[0]
+            grad_x = _channels_to_victims(grad_x, num_victims)
         if ctx.needs_input_grad[1]:
-            grad_delta = F.conv2d(x, kernels, None, *options)
-            grad_delta = _channels_to_victims(grad_delta, ctx.num_victims)
+            *options, groups = ctx.geometry
+            grad_delta = F.conv2d(x, kernels, None, *options, num_victims * groups)
+            grad_delta = _channels_to_victims(grad_delta, num_victims)
         return grad_x, grad_delta, None, None, None
 
 
-def _victims_to_channels(x: Tensor, delta: Tensor, num_victims: int) -> list[Tensor]:
+def _convolution_backward(x, delta, kernels, num_victims, geometry, mask):
+    stride, padding, dilation, groups = geometry
+    return torch.ops.aten.convolution_backward(
+        delta, x, kernels, None, stride, padding, dilation, False, (0, 0),
+        num_victims * groups, mask,
+    )  # fmt: skip
+
+
+def _victims_to_channels(tensor: Tensor, num_victims: int) -> Tensor:
     """(V * B, C, H, W) -> (B, V * C, H, W)."""
-    return [
-        t.reshape(num_victims, -1, *t.shape[1:]).transpose(0, 1).flatten(1, 2)
-        for t in (x, delta)
-    ]
+    return tensor.unflatten(0, (num_victims, -1)).transpose(0, 1).flatten(1, 2)
 
 
 def _channels_to_victims(tensor: Tensor, num_victims: int) -> Tensor:

@@ -110,6 +110,26 @@ def test_convolutions_of_any_geometry_agree_with_autograd(options, victims, batc
     assert_agrees(conv_net(options), *pictures(victims, batch, 2, 7, 7))
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+@pytest.mark.parametrize("padding", [0, "same"])
+def test_a_convolution_of_few_positions_stays_factored(padding, padding_mode):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 30, 3, dilation=2, padding=padding, padding_mode=padding_mode)
+    size = 4 if padding else 6
+    model = nn.Sequential(nn.Conv2d(2, 6, 1), nn.Tanh(), layer, nn.Tanh(), nn.Flatten())
+    width = model(torch.zeros(1, 2, size, size)).shape[1]
+    model = nn.Sequential(model, nn.Linear(width, 3)).double()
+    found = assert_agrees(model, *pictures(3, 1, 2, size, size))
+    assert isinstance(found["0.2.weight"], Outer)
+    images, labels = pictures(2, 1, 2, size, size)
+    target = victim_gradients(model, *pictures(2, 1, 2, size, size, seed=1))
+    x = images.clone().requires_grad_()
+    distance = squared_distance(victim_gradients(model, x, labels), target)
+    (slope,) = torch.autograd.grad(distance.sum(), x)
+    expected = dense_slope(model, images, labels, target, squared_distance)
+    assert_close(slope, expected, **TIGHT)
+
+
 @settings(max_examples=20, deadline=None)
 @given(convolutions(), st.integers(1, 2))
 def test_objectives_have_the_same_slope_with_respect_to_the_pictures(options, batch):

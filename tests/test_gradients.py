@@ -165,7 +165,7 @@ def test_factor_finds_matrices_of_low_rank_again(victims, rank, double, seed):
     exact = random_outer(victims, rank, 40, 30, generator)
     dtype = torch.float64 if double else torch.float32
     target = Gradients({"w": exact.dense().to(dtype), "b": torch.ones(victims, 3)})
-    found = G.factor(target, rank)
+    found = G.factor(target, {"w": rank})
     assert isinstance(found["w"], Outer)
     assert found["w"].left.shape == (victims, rank, 40)
     tolerance = 1e-10 if double else 1e-4
@@ -177,30 +177,40 @@ def test_factor_finds_matrices_of_low_rank_again(victims, rank, double, seed):
 def test_factor_leaves_noisy_matrices_dense(generator, noise):
     exact = random_outer(2, 1, 40, 30, generator).dense().float()
     noisy = exact + noise * torch.randn(exact.shape, generator=generator)
-    assert torch.equal(G.factor(Gradients({"w": noisy}), 1)["w"], noisy)
+    assert torch.equal(G.factor(Gradients({"w": noisy}), {"w": 1})["w"], noisy)
 
 
 def test_factor_of_a_deficient_matrix_and_of_zero_is_exact(generator):
     one = random_outer(1, 1, 40, 30, generator).dense()
     target = Gradients({"w": torch.cat([one, torch.zeros_like(one)])})
-    found = G.factor(target, 3)
+    found = G.factor(target, {"w": 3})
     assert isinstance(found["w"], Outer)
     assert_close(found.dense()["w"], target["w"])
 
 
-def test_factor_keeps_what_would_not_get_smaller(generator):
+def test_factor_keeps_what_would_not_get_smaller_or_was_not_asked_for(generator):
     small = torch.randn(1, 3, 3, generator=generator)
-    kernel = torch.randn(1, 20, 20, 3, 3, generator=generator)
     factors = random_outer(1, 1, 9, 9, generator)
-    found = G.factor(Gradients({"w": small, "k": kernel, "o": factors}), 2)
+    asked = random_outer(1, 1, 9, 9, generator).dense()
+    terms = Gradients({"w": small, "o": factors, "a": asked, "n": asked})
+    found = G.factor(terms, {"w": 2, "o": 1, "a": 1})
     assert found["w"] is small
-    assert found["k"] is kernel
     assert found["o"] is factors
+    assert found["n"] is asked
+    assert G.ranks(found) == {"o": 1, "a": 1}
 
 
-def test_factor_refuses_a_rank_below_one():
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        G.factor(Gradients({"w": torch.ones(1, 3, 3)}), 0)
+def test_factor_takes_a_convolution_as_a_matrix_of_its_patches(generator):
+    kernel = random_outer(2, 3, 8, 36, generator).dense().view(2, 8, 4, 3, 3)
+    found = G.factor(Gradients({"k": kernel}), {"k": 3})["k"]
+    assert found.right.shape == (2, 3, 36)
+    assert_close(found.dense(), kernel)
+
+
+def test_factor_refuses_ranks_below_one_and_unknown_names():
+    for ranks in ({"w": 0}, {"v": 1}):
+        with pytest.raises(ValueError, match="no parameter"):
+            G.factor(Gradients({"w": torch.ones(1, 3, 3)}), ranks)
 
 
 # --- the container ----------------------------------------------------------------
