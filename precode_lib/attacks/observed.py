@@ -59,7 +59,7 @@ def shared_bias(observation: Observation, layer: str) -> Tensor:
 def sum_of_rows(term: Term, weights: Tensor) -> Tensor:
     """Sum of the rows of each victim's matrix, with weights (V, rows): (V, columns)."""
     if isinstance(term, Outer):
-        return _product(_product(term.left, weights), term.right.transpose(1, 2))
+        return _product(term.right.transpose(1, 2), _product(term.left, weights))
     return _product(term.flatten(2).transpose(1, 2), weights)
 
 
