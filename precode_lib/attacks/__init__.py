@@ -4,6 +4,24 @@
 what needs no search, `labels` the ways to the labels.
 """
 
+from precode_lib.attacks.closed_form import (
+    direction_of_input,
+    first_linear,
+    invert_linear,
+    isolated_inputs,
+    largest_row,
+    least_squares,
+    span,
+    total_least_squares,
+)
+from precode_lib.attacks.labels import (
+    bias_corrected_labels,
+    bias_sign_labels,
+    expected_count_labels,
+    known_labels,
+    label_accuracy,
+    row_sum_labels,
+)
 from precode_lib.attacks.lbfgs import VictimLBFGS
 from precode_lib.attacks.progress import progress
 from precode_lib.attacks.recipes import (
@@ -39,11 +57,25 @@ __all__ = [
     "Reconstruction",
     "Search",
     "VictimLBFGS",
+    "bias_corrected_labels",
+    "bias_sign_labels",
     "constant",
     "cpl",
+    "direction_of_input",
     "dlg",
+    "expected_count_labels",
+    "first_linear",
     "idlg",
     "iga",
+    "invert_linear",
+    "isolated_inputs",
+    "known_labels",
+    "label_accuracy",
+    "largest_row",
+    "least_squares",
     "progress",
+    "row_sum_labels",
+    "span",
     "step_decay",
+    "total_least_squares",
 ]
