@@ -36,7 +36,11 @@ ROOMS = [
     "federated",
     "attacks",
     "metrics",
+    "protocols",
+    "evaluation",
     "training",
+    "rounds",
+    "flower",
     "experiments",
     "audit",
     "plots",
@@ -51,7 +55,10 @@ STRANGERS = {
     "capture": {"data", "models"},
     "attacks": {"data"},
     "metrics": {"models", "bottleneck", "attacks"},
+    "evaluation": {"attacks"},
     "training": {"attacks"},
+    "rounds": {"attacks"},
+    "flower": {"attacks"},
     "plots": {"attacks", "experiments", "training"},
 }
 # Packages that enter the library through one room each.
@@ -59,7 +66,8 @@ DOORS = {
     "matplotlib": {"plots"},
     "ipywidgets": {"widgets"},
     "skimage": {"data", "metrics"},
-    "torchvision": {"data"},
+    "torchvision": {"data", "ats"},
+    "flwr": {"flower"},
 }
 
 
