@@ -154,7 +154,7 @@ def output_layer(observation: Observation, layer: str | None = None) -> str:
         if len(shape) > 1 and shape[0] == observation.num_classes
     ]
     if layer is not None:
-        return named_layer(observation, layer, fitting)
+        return named_layer(layer, fitting)
     if not fitting:
         raise ValueError(
             f"no layer has a row for each of the {observation.num_classes} classes; "

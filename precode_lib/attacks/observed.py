@@ -3,14 +3,24 @@
 Both layouts of a term are served, and a factored one is never built.
 """
 
+import copy
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term, dense
+from precode_lib.sampling import noise_from
 from precode_lib.validation import closest
+
+
+class LayerNames(NamedTuple):
+    """The names of a layer's parameters."""
+
+    weight: str
+    bias: str
 
 
 def check_observation(observation: Observation) -> None:
@@ -28,7 +38,7 @@ def layer_names(observation: Observation) -> list[str]:
     return [n.removesuffix(".weight") for n in names if n.endswith(".weight")]
 
 
-def named_layer(observation: Observation, layer: str, among: Iterable[str]) -> str:
+def named_layer(layer: str, among: Iterable[str]) -> str:
     """`layer` as it stands, if it is among these; else an error with the closest."""
     among = list(among)
     if layer in among:
@@ -41,19 +51,84 @@ def named_layer(observation: Observation, layer: str, among: Iterable[str]) -> s
 def shared_term(observation: Observation, layer: str, role: str) -> Term:
     """What the victims shared of a layer's "weight" or "bias"; an error if nothing."""
     name = f"{layer}.{role}"
-    if name in observation.shared:
-        return observation.shared[name]
-    if name in dict(observation.model.named_parameters()):
+    if name not in observation.shared:
         raise ValueError(
             f"the victims shared no gradient of {name!r}: it is frozen, or was dropped "
             "from what they send."
         )
-    raise ValueError(f"layer {layer!r} has no {role}.")
+    return observation.shared[name]
 
 
 def shared_bias(observation: Observation, layer: str) -> Tensor:
     """(V, rows)."""
     return dense(shared_term(observation, layer, "bias"))
+
+
+def first_linear(observation: Observation, layer: str | None = None) -> LayerNames:
+    """The parameters of the Linear layer that acts on the flattened picture itself.
+
+    Found by running a copy of the model once on noise. Behind a bottleneck in front
+    of the first layer, it is the bottleneck's encoder.
+
+    Args:
+        layer: its name, for a layer that is no nn.Linear or sees another picture than
+            the model does (normalised or permuted first).
+    """
+    layer = layer_on_picture(observation, layer)
+    if f"{layer}.bias" not in dict(observation.model.named_parameters()):
+        raise ValueError(
+            f"the first layer {layer!r} has no bias: its gradient tells a single "
+            "picture only up to a factor, which direction_of_input gives."
+        )
+    names = LayerNames(f"{layer}.weight", f"{layer}.bias")
+    for role in LayerNames._fields:
+        shared_term(observation, layer, role)
+    return names
+
+
+def layer_on_picture(observation: Observation, layer: str | None) -> str:
+    """The name of the Linear layer that acts on the flattened picture itself."""
+    check_observation(observation)
+    if layer is None:
+        return _found_by_running(observation)
+    size = observation.image_shape.numel()
+    parameters = dict(observation.model.named_parameters())
+    fitting = [
+        name
+        for name in layer_names(observation)
+        if parameters[f"{name}.weight"].shape[1:].numel() == size
+        and parameters[f"{name}.weight"].dim() > 1
+    ]
+    return named_layer(layer, fitting)
+
+
+def _found_by_running(observation: Observation) -> str:
+    """The Linear layer whose input is the picture, found by looking at what goes in."""
+    probe = copy.deepcopy(observation.model).eval()
+    like = next(probe.parameters())
+    generator = torch.Generator().manual_seed(0)  # any picture will do
+    picture = torch.randn(1, *observation.image_shape, generator=generator).to(like)
+    flat, ran, fitting = picture.flatten(1), [], []
+    for name, module in probe.named_modules():
+
+        def note(module, inputs, output, name=name):
+            ran.append(f"{name!r}, {type(module).__name__}")
+            if not isinstance(module, nn.Linear):
+                return
+            if torch.equal(inputs[0].flatten(1), flat):
+                fitting.append(name)
+
+        if module._parameters:
+            module.register_forward_hook(note)
+    with torch.no_grad(), noise_from(torch.zeros_like):
+        probe(picture)
+    if fitting:
+        return fitting[0]
+    raise ValueError(
+        "no Linear layer of the model sees the flattened picture itself (the first "
+        f"layer that runs: {(*ran, 'none')[0]}), so its gradient is no closed form of "
+        "the picture."
+    )
 
 
 def sum_of_rows(term: Term, weights: Tensor) -> Tensor:

@@ -153,10 +153,13 @@ def test_a_victim_of_silent_units_is_flagged_and_free_of_nan():
     names = first_linear(seen)
     bias = seen.shared[names.bias].clone()
     bias[1] = torch.nan
-    broken = replace(seen, shared=Gradients({**seen.shared, names.bias: bias}))
-    found = invert_linear(broken)
-    assert found.images.isfinite().all()
-    assert found.exact.tolist() == [True, False, True]
+    weight = seen.shared[names.weight].dense()
+    weight[1] = torch.nan
+    for name, spoilt in zip(names, (weight, bias), strict=True):
+        broken = replace(seen, shared=Gradients({**seen.shared, name: spoilt}))
+        found = invert_linear(broken)
+        assert found.images.isfinite().all()
+        assert found.exact.tolist() == [True, False, True]
 
 
 def test_a_batch_gives_a_mixture_and_says_so():
@@ -190,6 +193,12 @@ def test_under_noise_one_row_errs_as_the_ratio_of_two_noisy_numbers():
         scale = (blurred - b) / blurred
         predicted = std**2 / b**2 + x.square().mean() * scale**2
         assert 0.7 < error.square().mean() / predicted < 1.4
+
+
+def test_the_least_noise_is_noticed():
+    seen = seen_of(net(), victims(), defense=noise(1e-6))
+    assert not invert_linear(seen).exact.any()
+    assert_close(invert_linear(seen).images, victims()[0][:, 0], rtol=0, atol=1e-3)
 
 
 def errors(std, width=128):
@@ -336,6 +345,12 @@ def test_the_span_agrees_with_the_singular_vectors_of_the_dense_gradient():
     assert_close(found.singular_values, strengths[:, :4])
     overlap = (found.basis * vectors[:, :4]).sum(2).abs()
     assert_close(overlap, torch.ones(4, 4).double())
+    # However the matrix is split into factors.
+    term, scale = seen.shared[names.weight], torch.tensor([1.0, 9.0, 0.1, 5.0])
+    scale = scale.double()[:, None]
+    other = Outer(term.left * scale, term.right / scale, term.shape)
+    split = replace(seen, shared=Gradients({**seen.shared, names.weight: other}))
+    assert_close(span(split).singular_values, strengths[:, :4])
 
 
 def test_under_noise_the_span_is_that_of_the_strongest_directions():

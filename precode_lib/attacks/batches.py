@@ -1,0 +1,194 @@
+"""What the first linear layer's gradient tells about a batch of pictures.
+
+Each row is a mixture of the pictures that activated its unit: `span` is all that they
+have in common, and `isolated_inputs` finds the units that saw one picture only.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from precode_lib.attacks.observed import first_linear, layer_on_picture, shared_term
+from precode_lib.federated import Observation
+from precode_lib.gradients import Outer, Term, dense
+from precode_lib.validation import check_count, check_finite, check_range
+
+_ITERATIONS = 30  # of the subspace iteration; noiseless gradients need one
+
+
+@dataclass(frozen=True)
+class Span:
+    """The pictures that the first layer's gradient can be made of.
+
+    Args:
+        basis: (V, R, C * H * W), orthonormal, strongest first; zero beyond the rank.
+        singular_values: (V, R), of the weight gradient; zero beyond the rank.
+    """
+
+    basis: Tensor
+    singular_values: Tensor
+
+    @property
+    def rank(self) -> Tensor:
+        """How many directions each victim's gradient has: (V,)."""
+        return (self.singular_values > 0).sum(1)
+
+    def project(self, images: Tensor) -> Tensor:
+        """The nearest images (V, B, C, H, W) within the span."""
+        self._check(images)
+        flat = images.flatten(2)
+        return (flat @ self.basis.mT @ self.basis).view_as(images)
+
+    def distance(self, images: Tensor) -> Tensor:
+        """How far images (V, B, C, H, W) lie outside, relative to their norm: (V, B).
+
+        0 within the span, 1 at right angles to it.
+        """
+        outside = (images - self.project(images)).flatten(2).norm(dim=2)
+        norms = images.flatten(2).norm(dim=2)
+        return outside / norms.where(norms > 0, 1)
+
+    def _check(self, images: Tensor) -> None:
+        num_victims, _, size = self.basis.shape
+        if images.dim() != 5 or images[0, 0].numel() != size:
+            raise ValueError(
+                f"images must be (V, B, C, H, W) with {size} numbers each, got "
+                f"{tuple(images.shape)}."
+            )
+        if len(images) != num_victims:
+            raise ValueError(f"got {len(images)} victims, the span has {num_victims}.")
+
+
+@dataclass(frozen=True)
+class IsolatedInputs:
+    """Pictures of one victim's batch that units saw alone, best supported first.
+
+    Args:
+        images: (N, C, H, W), normalised; N may be 0, and is at most the batch size.
+        num_units: (N,) int64, how many units agree on each.
+    """
+
+    images: Tensor
+    num_units: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def span(observation: Observation, *, layer: str | None = None) -> Span:
+    """The row space of the first layer's weight gradient, at most B dimensional.
+
+    Every picture that activated a unit lies in it, and no search outside it can find
+    them; a batch of B pictures of thousands of pixels is left with B unknowns each.
+    Behind noise it is the subspace of the B strongest directions.
+    """
+    layer = layer_on_picture(observation, layer)
+    weight = shared_term(observation, layer, "weight")
+    for part in (weight.left, weight.right) if isinstance(weight, Outer) else (weight,):
+        check_finite(part, f"the gradient of '{layer}.weight'")
+    left, right = _factors(weight, observation.num_examples)
+    # left may be badly conditioned (silent pictures): its R factor weighs `right`.
+    weighted = torch.linalg.qr(left.mT, mode="r").R @ right
+    _, strengths, basis = torch.linalg.svd(weighted, full_matrices=False)
+    floor = 64 * torch.finfo(strengths.dtype).eps * strengths[:, :1]
+    counts = strengths > floor
+    return Span(basis * counts.unsqueeze(2), strengths * counts)
+
+
+def isolated_inputs(
+    observation: Observation,
+    *,
+    layer: str | None = None,
+    min_units: int | None = None,
+    tolerance: float | None = None,
+) -> list[IsolatedInputs]:
+    """Each victim's pictures that at least some units of the first layer saw alone.
+
+    Such units (of a ReLU net) all give the same row over bias entry, the picture,
+    while those that saw several give mixtures, each another one. Candidates outside
+    the box of real pictures are dropped where the normalisation is known. Nothing is
+    found where all units are always active (sigmoid, PRECODE's encoder), or behind
+    noise. With two classes and one hidden layer mixtures agree, too: do not use it.
+
+    Args:
+        layer: see `first_linear`.
+        min_units: how many units have to agree; by default 2, but 3 for two pictures,
+            whose mixtures lie on one line, where strangers meet by chance.
+        tolerance: how far they may differ, relative to the picture's norm; by default
+            for rounding errors of the gradient's dtype.
+    """
+    names = first_linear(observation, layer)
+    if min_units is not None:
+        check_count(min_units, "min_units", 2)
+    bias = dense(observation.shared[names.bias])
+    if tolerance is None:
+        tolerance = 64 * torch.finfo(bias.dtype).eps
+    check_range(tolerance, "tolerance", 0, open_low=True)
+    found = span(observation, layer=layer)
+    coordinates = _coordinates(observation.shared[names.weight], found.basis)
+    results = []
+    for v, rank in enumerate(found.rank.tolist()):
+        least = min_units or (3 if rank == 2 else 2)
+        centres, counts = _clusters(coordinates[v], bias[v], least, tolerance)
+        images = (centres.to(bias) @ found.basis[v]).view(-1, *observation.image_shape)
+        kept = _in_box(images, observation.normalisation).nonzero().flatten()
+        kept = kept[: observation.num_examples]
+        results.append(IsolatedInputs(images[kept], counts.to(bias.device)[kept]))
+    return results
+
+
+def _factors(term: Term, rank: int) -> tuple[Tensor, Tensor]:
+    """left (V, R, rows), right (V, R, columns): the term, or its strongest part."""
+    if isinstance(term, Outer):
+        return term.left, term.right
+    matrices = term.flatten(2)
+    generator = torch.Generator().manual_seed(0)  # any fixed start will do
+    start = torch.randn(matrices.shape[1], rank, generator=generator).to(matrices)
+    left = torch.linalg.qr(matrices @ (matrices.mT @ start)).Q
+    for _ in range(_ITERATIONS):
+        left = torch.linalg.qr(matrices @ (matrices.mT @ left)).Q
+    return left.mT.contiguous(), left.mT @ matrices
+
+
+def _coordinates(term: Term, basis: Tensor) -> Tensor:
+    """Each row in the coordinates of the span: (V, rows, R)."""
+    if isinstance(term, Outer):
+        return term.left.mT @ (term.right @ basis.mT)
+    return term.flatten(2) @ basis.mT
+
+
+def _clusters(
+    rows: Tensor, bias: Tensor, min_units: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Points on which several units agree: centres (N, R) and counts (N,), on the CPU.
+
+    The largest cluster first. Float64, for differences of close points cancel.
+    """
+    rows, bias = rows.cpu().double(), bias.cpu().double()
+    # A unit that hardly fired divides rounding errors by next to nothing.
+    loud = bias.abs() > 1e-3 * bias.abs().max()
+    rows, bias = rows[loud], bias[loud]
+    points = rows / bias.unsqueeze(1)
+    norms = points.norm(dim=1)
+    away = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    agree = away <= tolerance * torch.minimum(norms, norms.unsqueeze(1))
+    centres, counts = [], []
+    while len(agree) and int((sizes := agree.sum(1)).max()) >= min_units:
+        members = agree[sizes.argmax()].clone()
+        weights = bias[members].square()  # the louder the unit, the less rounding
+        centres.append((weights @ points[members]) / weights.sum())
+        counts.append(int(sizes.max()))
+        agree = agree & ~members & ~members.unsqueeze(1)
+    centres = torch.stack(centres) if centres else rows.new_empty(0, rows.shape[1])
+    return centres, torch.tensor(counts, dtype=torch.int64)
+
+
+def _in_box(images: Tensor, normalisation: object | None) -> Tensor:
+    """Which images could be real pictures, with 1 % of room for rounding: (N,)."""
+    if normalisation is None:
+        return torch.ones(len(images), dtype=torch.bool, device=images.device)
+    lower, upper = (side.to(images) for side in normalisation.box)
+    room = 0.01 * (upper - lower)
+    inside = (images >= lower - room) & (images <= upper + room)
+    return inside.flatten(1).all(1)
