@@ -1,0 +1,137 @@
+"""Soteria: zero the columns of one layer's gradient that tell most on the picture.
+
+Sun et al. 2021. What the layers before it share is untouched: an attack that leaves
+the defended layer out of its matching never meets the defense.
+"""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from precode_lib.capture import Capture, check_victims, differentiable, mixes_examples
+from precode_lib.gradients import Gradients, Outer, concatenate
+from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
+from precode_lib.validation import check_range, closest
+
+
+def soteria_step(
+    capture: Capture,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    layer: str,
+    percentile: float,
+    noise: NoiseSource | None = None,
+) -> Gradients:
+    """What V clients share after pruning the features that enter `layer`.
+
+    A `ClientStep`. Feature f scores s_f = Σ_batch ‖∂r_f/∂x‖ / (|r_f| + 0.1), the
+    released code's approximation of the paper's bound, and the columns of the layer's
+    weight gradient whose score is *strictly below* the percentile become 0: those of
+    the smallest scores. Nothing else changes, and factors stay factors. One backward
+    pass per feature.
+
+    Args:
+        capture: of the model.
+        images: (V, B, C, H, W).
+        labels: (V, B) classes, or (V, B, classes) probabilities.
+        layer: the name of the Linear layer behind the representation, such as "fc".
+        percentile: in [0, 100], of a victim's scores, interpolated linearly as by
+            numpy.percentile; the authors use 1 to 80. 0 drops nothing.
+        noise: where bottlenecks draw from.
+    """
+    check_victims(images, labels)
+    check_range(percentile, "percentile", 0, 100, hint="60 drops 60 % of the features.")
+    weight = _weight_name(capture, layer)
+    options = {"layer": layer, "percentile": percentile}
+    if len(images) > 1 and mixes_examples(capture.model):
+        # A batch norm would see all victims at once.
+        return _one_by_one(capture, images, labels, noise, options)
+    with recorded_noise() as drawn:
+        scores = _scores(capture.model, layer, images, noise)
+    gradients = capture(images, labels, noise=drawn)
+    limit = torch.quantile(scores, percentile / 100, dim=1, keepdim=True)
+    return _without_columns(gradients, weight, scores < limit)
+
+
+def _one_by_one(
+    capture: Capture,
+    images: Tensor,
+    labels: Tensor,
+    noise: NoiseSource | None,
+    options: dict,
+) -> Gradients:
+    parts = []
+    for v, pair in enumerate(zip(images.split(1), labels.split(1), strict=True)):
+        own = noise
+        if isinstance(noise, list | tuple):
+            own = [n.unflatten(0, images.shape[:2])[v] for n in noise]
+        parts.append(soteria_step(capture, *pair, noise=own, **options))
+    return concatenate(parts)
+
+
+def _scores(
+    model: nn.Module, layer: str, images: Tensor, noise: NoiseSource | None
+) -> Tensor:
+    """(V, F)."""
+    pictures = images.detach().flatten(0, 1).requires_grad_()
+    features = _entering(model, layer, pictures, noise)
+    slopes = [
+        torch.autograd.grad(column.sum(), pictures, retain_graph=True)[0]
+        .flatten(1)
+        .norm(dim=1)
+        for column in features.unbind(1)
+    ]
+    scores = torch.stack(slopes, dim=1) / (features.detach().abs() + 0.1)
+    return scores.unflatten(0, images.shape[:2]).sum(1)
+
+
+def _entering(
+    model: nn.Module, layer: str, pictures: Tensor, noise: NoiseSource | None
+) -> Tensor:
+    """The input (N, F) of the layer; leaves the model as it was."""
+    seen: list[Tensor] = []
+    module = model.get_submodule(layer)
+    state = {name: p.detach() for name, p in model.named_parameters()}
+    state |= {name: b.clone() for name, b in model.named_buffers()}
+    source = nullcontext() if noise is None else noise_from(noise)
+    handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        with source, differentiable():
+            functional_call(model, state, (pictures,))
+    finally:
+        handle.remove()
+    shapes = [tuple(features.shape) for features in seen]
+    if len(seen) != 1 or len(shapes[0]) != 2 or shapes[0][0] != len(pictures):
+        raise ValueError(
+            f"layer {layer!r} must run once, on features (N, F) of the N = "
+            f"{len(pictures)} pictures; it ran on {shapes}."
+        )
+    return seen[0]
+
+
+def _without_columns(gradients: Gradients, weight: str, dropped: Tensor) -> Gradients:
+    """Zero these columns (V, F) of one weight."""
+    term = gradients[weight]
+    if isinstance(term, Outer):
+        right = term.right.masked_fill(dropped.unsqueeze(1), 0)
+        term = Outer(term.left, right, term.shape)
+    else:
+        term = term.masked_fill(dropped.unsqueeze(1), 0)
+    return Gradients({**gradients, weight: term})
+
+
+def _weight_name(capture: Capture, layer: str) -> str:
+    """The name of the layer's weight, if it is a Linear that is trained."""
+    modules = dict(capture.model.named_modules())
+    linear = [name for name, m in modules.items() if isinstance(m, nn.Linear)]
+    if layer not in linear:
+        raise ValueError(
+            f"Soteria defends a Linear layer, and the model has no such {layer!r}; it "
+            f"has {linear}.{closest(str(layer), linear)}"
+        )
+    if f"{layer}.weight" not in capture.names:
+        raise ValueError(f"'{layer}.weight' is frozen, so it has no gradient.")
+    return f"{layer}.weight"
