@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,11 @@ from precode_lib.capture import (
     mixes_examples,
     pure_losses,
 )
+from precode_lib.defenses import ClientStep, Defense
 from precode_lib.gradients import Gradients, concatenate, factor, ranks
 from precode_lib.loss import per_example_loss
 from precode_lib.sampling import NoiseSource, draw_noise, noise_from, recorded_noise
 from precode_lib.validation import check_count, check_range, closest
-
-Defense = Callable[[Gradients], Gradients]
 
 # How much dense gradient `observe` holds at a time, in bytes.
 WIRE_BYTES = 256 * 2**20
@@ -238,6 +238,7 @@ def observe(
     *,
     labels_known: bool = True,
     defense: Defense | None = None,
+    client_step: ClientStep | None = None,
     local: LocalTraining | None = None,
     normalisation: object | None = None,
     loss: Callable = per_example_loss,
@@ -257,6 +258,9 @@ def observe(
         labels: (V, B).
         labels_known: whether the attacker learns the labels.
         defense: from the clients' gradients to what they send.
+        client_step: what the clients compute instead of their plain gradient, such as
+            `partial(dp_sgd_step, ...)`; the defense, if any, comes after it. The
+            attacker's own client (`Observation.client`) does not run it.
         local: several local steps instead of one gradient.
         normalisation: known to the attacker; carries the box of real pictures.
         noise: where the clients' bottlenecks draw from.
@@ -268,12 +272,18 @@ def observe(
     model = copy.deepcopy(model)
     own = model if client_buffers is None else _with_buffers(model, client_buffers)
     client = Client(own, local=local, loss=loss)
+    share = client
+    if client_step is not None:
+        if local is not None:
+            raise ValueError("a client_step replaces the gradient: it has no `local`.")
+        share = partial(client_step, client.capture)
     parts = []
     for chunk in _chunks(model, len(images)):
         chosen = _noise_of(noise, chunk, images.shape[1])
-        exact = client(images[chunk].detach(), labels[chunk], noise=chosen)
+        exact = share(images[chunk].detach(), labels[chunk], noise=chosen)
         sent = exact.dense() if defense is None else defense(exact.dense())
-        parts.append(factor(sent, ranks(exact)))
+        expected = {n: r for n, r in ranks(exact).items() if n in sent}
+        parts.append(factor(sent, expected))
     return Observation(
         shared=concatenate(parts),
         model=model,
