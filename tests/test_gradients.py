@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from precode_lib import gradients as G
+from precode_lib import terms
 from precode_lib.gradients import Gradients, Outer
 
 SIZES = st.integers(1, 5)
@@ -136,7 +137,7 @@ def test_distance_to_a_dense_target_is_symmetric_and_chunks_agree(monkeypatch):
     b = Gradients({"w": random_outer(5, 1, 4, 3, generator).dense()})
     whole = G.squared_distance(Gradients({"w": a}), b)
     assert_close(G.squared_distance(b, Gradients({"w": a})), whole)
-    monkeypatch.setattr(G, "CHUNK_BYTES", 2 * 4 * 3 * 8)  # two victims at a time
+    monkeypatch.setattr(terms, "CHUNK_BYTES", 2 * 4 * 3 * 8)  # two victims at a time
     left = a.left.clone().requires_grad_()
     moved = Gradients({"w": Outer(left, a.right, a.shape)})
     pieces = G.squared_distance(moved, b)

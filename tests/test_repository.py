@@ -28,6 +28,7 @@ ROOMS = [
     "loss",
     "insertion",
     "bottleneck",
+    "terms",
     "gradients",
     "layers",
     "capture",
@@ -50,6 +51,7 @@ ROOMS = [
 ]
 # Who in a later room may not know an earlier one either.
 STRANGERS = {
+    "terms": {"data", "models"},
     "gradients": {"data", "models"},
     "layers": {"data", "models"},
     "capture": {"data", "models"},
@@ -198,3 +200,11 @@ def test_wheel_contains_the_library_and_its_package_data(tmp_path):
     assert "precode_lib/assets/slider.js" in expected
     assert expected <= inside
     assert not [name for name in inside if name.startswith(("tests", "book"))]
+
+
+def test_the_example_in_the_readme_gives_the_photographs_back():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    exec(example, names)
+    assert names["found"].exact.all()

@@ -24,6 +24,7 @@ from precode_lib.attacks.labels import (
 )
 from precode_lib.attacks.lbfgs import VictimLBFGS
 from precode_lib.attacks.progress import progress
+from precode_lib.attacks.recipe import Recipe, constant, step_decay
 from precode_lib.attacks.recipes import (
     CPL,
     CPL_PRECODE,
@@ -36,14 +37,8 @@ from precode_lib.attacks.recipes import (
     idlg,
     iga,
 )
-from precode_lib.attacks.search import (
-    AttackStep,
-    Recipe,
-    Reconstruction,
-    Search,
-    constant,
-    step_decay,
-)
+from precode_lib.attacks.reports import AttackStep, Reconstruction
+from precode_lib.attacks.search import Search
 
 __all__ = [
     "CPL",

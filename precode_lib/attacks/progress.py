@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from precode_lib.attacks.search import AttackStep, Search
+from precode_lib.attacks.reports import AttackStep
+from precode_lib.attacks.search import Search
 
 
 def progress(search: Search, *, every: int = 10, **options) -> Iterator[AttackStep]:

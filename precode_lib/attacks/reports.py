@@ -1,0 +1,51 @@
+"""What a search tells: one look at a time, and the result."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+OUTCOMES = ("running", "converged", "plateau", "exhausted", "diverged")
+RUNNING, CONVERGED, PLATEAU, EXHAUSTED, DIVERGED = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class AttackStep:
+    """One look at the search: for each victim the restart that is best just now."""
+
+    iteration: int
+    objective: Tensor  # (V,): distance plus priors, of the very images beside it
+    images: Tensor  # (V, B, C, H, W), normalised
+    num_active: int  # searches that have not stopped, restarts counted
+
+
+@dataclass(frozen=True, repr=False)
+class Reconstruction:
+    """The lowest objective each victim's search ever saw, and how the search ended."""
+
+    attack: str
+    images: Tensor  # (V, B, C, H, W), normalised: of the lowest objective
+    objective: Tensor  # (V,); infinite if it never was a number
+    labels: Tensor  # (V, B)
+    last_images: Tensor  # (V, B, C, H, W): of the last step
+    last_objective: Tensor  # (V,)
+    iterations: Tensor  # (V,): steps made
+    outcome: tuple[str, ...]  # one of OUTCOMES for each victim
+    normalisation: object | None = None
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images (V, B, C, H, W) as pixels in [0, 1]."""
+        if self.normalisation is None:
+            raise ValueError(
+                "the observation has no normalisation, so pixels are unknown; give "
+                "`observe` one (data.IDENTITY if the model sees pixels)."
+            )
+        return self.normalisation.denormalise(self.images).clamp(0, 1)
+
+    def __repr__(self) -> str:
+        counts = {name: self.outcome.count(name) for name in OUTCOMES}
+        ends = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+        return (
+            f"Reconstruction({self.attack}, {tuple(self.images.shape)}, objective "
+            f"{self.objective.median().item():.3g} in the median, {ends})"
+        )
