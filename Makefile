@@ -32,8 +32,8 @@ lab: $(READY)
 	$(IN_VENV) -m jupyter lab book
 
 bench: $(READY)
-	@ls benchmarks/*.py >/dev/null 2>&1 || { echo "No benchmarks yet."; exit 1; }
-	for script in benchmarks/*.py; do $(IN_VENV) $$script || exit 1; done
+	$(IN_VENV) -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
+	$(IN_VENV) benchmarks/bench.py $(BENCH_ARGS)
 
 clean:
 	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis .coverage
