@@ -58,8 +58,9 @@ def before_bottleneck(model: nn.Module, images: Tensor) -> tuple[str, ...]:
             "never runs."
         )
     trained = {n: p for n, p in probe.named_parameters() if p.requires_grad}
+    ones = torch.ones_like(entering[0])
     slopes = torch.autograd.grad(
-        entering[0].sum(), list(trained.values()), allow_unused=True
+        entering[0], list(trained.values()), ones, allow_unused=True
     )
     return tuple(name for name, s in zip(trained, slopes, strict=True) if s is not None)
 
