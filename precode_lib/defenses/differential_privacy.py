@@ -32,7 +32,8 @@ def dp_sgd_step(
 ) -> Gradients:
     """What V clients share under DP-SGD: (Σ clipped gradients + N(0, (σC)²)) / B.
 
-    A `ClientStep`. Returns dense gradients; without noise, factored ones.
+    A `ClientStep`. Returns dense gradients; without noise, factored ones. Holds one
+    gradient per picture of every layer that is not factored.
 
     Args:
         capture: of the model; one with batch statistics has no gradient per picture.

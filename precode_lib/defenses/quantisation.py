@@ -58,30 +58,27 @@ def quantise(
     check_range(bits, "bits", 1, 16, hint="round_to keeps more.")
     terms = gradients.dense()
     if generator is None:
-        return terms.map(lambda term: _on_grid(term, bits, symmetric, 0.5))
+        return terms.map(lambda term: _on_grid(term, bits, symmetric))
     lifts = random_like(terms, uniform, generator)
     return Gradients(
         {n: _on_grid(term, bits, symmetric, lifts[n]) for n, term in terms.items()}
     )
 
 
-def _on_grid(term: Tensor, bits: int, symmetric: bool, lift: Tensor | float) -> Tensor:
-    """The grid point below entry + lift · step; a half rounds ties to even."""
+def _on_grid(
+    term: Tensor, bits: int, symmetric: bool, lift: Tensor | None = None
+) -> Tensor:
+    """The nearest grid point, or the one below entry + lift · step."""
     # Half precision cannot count the steps of a 16 bit grid.
     entries = rows(term).to(torch.promote_types(term.dtype, torch.float32))
     step, lowest, highest = _grid(entries, bits, symmetric)
     steps = entries / step.where(step > 0, 1)
-    if isinstance(lift, Tensor):
-        steps = (steps + rows(lift).to(steps)).floor()
-    else:
-        steps = steps.round()
+    steps = steps.round() if lift is None else (steps + rows(lift).to(steps)).floor()
     values = steps.clamp(lowest, highest) * step
     return values.view(term.shape).to(term.dtype)
 
 
-def _grid(
-    entries: Tensor, bits: int, symmetric: bool
-) -> tuple[Tensor, Tensor | int, Tensor | int]:
+def _grid(entries: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Of every row: the step (V, 1), and the lowest and highest number of steps."""
     if symmetric:
         highest = 2 ** (bits - 1) - 1

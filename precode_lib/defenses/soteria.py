@@ -27,11 +27,11 @@ def soteria_step(
 ) -> Gradients:
     """What V clients share after pruning the features that enter `layer`.
 
-    A `ClientStep`. Feature f scores s_f = Σ_batch ‖∂r_f/∂x‖ / (|r_f| + 0.1), the
-    released code's approximation of the paper's bound, and the columns of the layer's
-    weight gradient whose score is *strictly below* the percentile become 0: those of
-    the smallest scores. Nothing else changes, and factors stay factors. One backward
-    pass per feature.
+    A `ClientStep`. Feature f scores s_f = Σ_batch ‖∂r_f/∂x‖ / (|r_f| + 0.1), which is
+    the released code's approximation of the paper's bound (there r_f ≥ 0 is taken for
+    granted). The columns of the layer's weight gradient whose score is *strictly
+    below* the percentile become 0: those of the smallest scores. Nothing else changes,
+    and factors stay factors. One backward pass per feature.
 
     Args:
         capture: of the model.
@@ -39,7 +39,7 @@ def soteria_step(
         labels: (V, B) classes, or (V, B, classes) probabilities.
         layer: the name of the Linear layer behind the representation, such as "fc".
         percentile: in [0, 100], of a victim's scores, interpolated linearly as by
-            numpy.percentile; the authors use 1 to 80. 0 drops nothing.
+            numpy.percentile; the authors' scripts use 1 and 60. 0 drops nothing.
         noise: where bottlenecks draw from.
     """
     check_victims(images, labels)
