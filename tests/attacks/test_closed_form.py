@@ -355,16 +355,16 @@ def test_the_span_agrees_with_the_singular_vectors_of_the_dense_gradient():
 
 def test_under_noise_the_span_is_that_of_the_strongest_directions():
     images, labels = victims(4)
-    seen = seen_of(net(width=64), (images, labels), defense=noise(1e-4))
+    seen = seen_of(net(width=64), (images, labels), defense=noise(1e-3))
     names = first_linear(seen)
     _, strengths, vectors = torch.linalg.svd(seen.shared[names.weight])
     found = span(seen)
-    assert_close(found.singular_values, strengths[:, :4], rtol=1e-6, atol=0)
+    assert_close(found.singular_values, strengths[:, :4], rtol=1e-8, atol=0)
     both = vectors[:, :4] @ found.basis.mT
     assert_close(
-        torch.linalg.svdvals(both), torch.ones(4, 4).double(), rtol=1e-6, atol=0
+        torch.linalg.svdvals(both), torch.ones(4, 4).double(), rtol=1e-8, atol=0
     )
-    assert 0 < found.distance(images).mean() < 0.5
+    assert 0 < found.distance(images).mean() < 1
 
 
 def test_equal_pictures_take_one_direction_of_the_span():
