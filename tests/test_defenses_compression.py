@@ -346,6 +346,7 @@ def test_factored_gradients_cross_the_wire_dense():
         (partial(as_indices, bits=1.5), TypeError, "bits"),
         (partial(as_bitmap, bits=-1), ValueError, "bits"),
         (partial(as_steps, bits=17), ValueError, "16"),
+        (partial(as_steps, bits=1.5), TypeError, "bits"),
     ],
 )
 def test_encodings_that_cannot_be_are_refused(encoding, error, message):

@@ -29,6 +29,7 @@ from precode_lib.defenses import (
     epsilon,
     ppp,
     prune,
+    soteria,
     soteria_step,
 )
 from precode_lib.federated import LocalTraining, observe
@@ -306,6 +307,13 @@ def test_soteria_zeroes_the_columns_of_the_smallest_scores(percentile, batch):
         expected = dense(exact["fc.weight"])[v] * torch.from_numpy(kept)
         assert_close(dense(shared["fc.weight"])[v], expected)
     assert_alike(shared.drop("fc.weight"), exact.drop("fc.weight"))
+
+
+def test_soteria_scores_feature_by_feature_as_all_at_once(monkeypatch):
+    step = partial(soteria_step, layer="fc", percentile=50)
+    at_once = step(Capture(net()), *pictures())
+    monkeypatch.setattr(soteria, "CHUNK_BYTES", 1)
+    assert_alike(step(Capture(net()), *pictures()), at_once)
 
 
 def test_soteria_at_percentile_0_changes_nothing_and_factors_stay():

@@ -15,6 +15,9 @@ from precode_lib.gradients import Gradients, Outer, concatenate
 from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
 from precode_lib.validation import check_range, closest
 
+# Largest activations that one backward pass over several features may hold, in bytes.
+CHUNK_BYTES = 256 * 2**20
+
 
 def soteria_step(
     capture: Capture,
@@ -31,7 +34,7 @@ def soteria_step(
     the released code's approximation of the paper's bound (there r_f ≥ 0 is taken for
     granted). The columns of the layer's weight gradient whose score is *strictly
     below* the percentile become 0: those of the smallest scores. Nothing else changes,
-    and factors stay factors. One backward pass per feature.
+    and factors stay factors. Costs a backward pass per feature.
 
     Args:
         capture: of the model.
@@ -49,8 +52,9 @@ def soteria_step(
     if len(images) > 1 and mixes_examples(capture.model):
         # A batch norm would see all victims at once.
         return _one_by_one(capture, images, labels, noise, options)
+    step = _features_at_once(capture, images, labels)
     with recorded_noise() as drawn:
-        scores = _scores(capture.model, layer, images, noise)
+        scores = _scores(capture.model, layer, images, noise, step)
     gradients = capture(images, labels, noise=drawn)
     limit = torch.quantile(scores, percentile / 100, dim=1, keepdim=True)
     return _without_columns(gradients, weight, scores < limit)
@@ -72,19 +76,30 @@ def _one_by_one(
     return concatenate(parts)
 
 
+def _features_at_once(capture: Capture, images: Tensor, labels: Tensor) -> int:
+    """How many features fit into CHUNK_BYTES when all victims go backward at once."""
+    held = capture.activation_bytes(images, labels) * len(images)
+    return max(1, CHUNK_BYTES // held)
+
+
 def _scores(
-    model: nn.Module, layer: str, images: Tensor, noise: NoiseSource | None
+    model: nn.Module, layer: str, images: Tensor, noise: NoiseSource | None, step: int
 ) -> Tensor:
-    """(V, F)."""
+    """(V, F), from backward passes of `step` features at a time."""
     pictures = images.detach().flatten(0, 1).requires_grad_()
     features = _entering(model, layer, pictures, noise)
-    slopes = [
-        torch.autograd.grad(column.sum(), pictures, retain_graph=True)[0]
-        .flatten(1)
-        .norm(dim=1)
-        for column in features.unbind(1)
-    ]
-    scores = torch.stack(slopes, dim=1) / (features.detach().abs() + 0.1)
+    slopes = []
+    for axes in torch.eye(features.shape[1]).to(features).split(step):
+        # One row of every picture's Jacobian per axis: (axes, N, C, H, W).
+        (part,) = torch.autograd.grad(
+            features,
+            pictures,
+            axes.unsqueeze(1).expand(-1, *features.shape),
+            retain_graph=True,
+            is_grads_batched=True,
+        )
+        slopes.append(part.flatten(2).norm(dim=2))
+    scores = torch.cat(slopes).T / (features.detach().abs() + 0.1)
     return scores.unflatten(0, images.shape[:2]).sum(1)
 
 
