@@ -162,11 +162,9 @@ def _profile(
     found = capture(
         points[:, None], labels[:, None], noise=generator, create_graph=False
     )
-    starts = range(0, len(points), count)
-    # Slices are views: no gradient is copied.
-    target = found.take(slice(len(points) - count, None))
-    rows = [similarity(found.take(slice(s, s + count)), target) for s in starts]
-    return torch.stack(rows, dim=1)
+    ends = torch.arange(len(points) - count, len(points), device=images.device)
+    target = found.take(ends.repeat(num_intervals + 1))
+    return similarity(found, target).view(-1, count).T
 
 
 def _pictures_within(
@@ -177,7 +175,7 @@ def _pictures_within(
     with noise_from(torch.zeros_like):
         terms = capture(*one, create_graph=False).values()
     tensors = [t if isinstance(t, Tensor) else t.right for t in terms]
-    held = sum(t.numel() * t.element_size() for t in tensors)
+    held = 2 * sum(t.numel() * t.element_size() for t in tensors)  # and the targets
     # Forward and backward keep each input and output about twice.
     held += 2 * capture.activation_bytes(*one)
     return max(1, num_bytes // (held * (num_intervals + 1)))
