@@ -132,6 +132,13 @@ def test_the_seed_decides_the_noise_and_the_global_generator_does_not(kind):
     assert not torch.equal(other["features.conv"], first["features.conv"])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_seed_means_the_same_on_a_gpu(make_defense):
+    there = make_defense()(gradients().to("cuda"))
+    for name, term in make_defense()(gradients()).items():
+        assert_close(dense(there[name]).cpu(), dense(term))
+
+
 # --- noise ----------------------------------------------------------------------------
 
 
