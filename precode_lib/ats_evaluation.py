@@ -21,6 +21,7 @@ from precode_lib.data.normalisation import Normalisation
 from precode_lib.data.pictures import Pictures
 from precode_lib.federated import Observation, observe
 from precode_lib.metrics import Scores, score
+from precode_lib.validation import check_range
 
 # Gao et al. 2021, section 5: Geiping's attack with a fifth of its iterations.
 IGA_ATS = replace(IGA, name="IGA (ATS paper)", iterations=4_800)
@@ -173,6 +174,7 @@ def adaptive(
             "the adaptive attacker tries one transformation per victim, so one picture "
             f"each; got {observation.num_examples}."
         )
+    check_range(scouting, "scouting", 0, 1, open_low=True)
     state = generator.get_state()
     chosen = _scout(observation, generator, transforms, recipe, scouting)
     generator.set_state(state)

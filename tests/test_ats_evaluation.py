@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from precode_lib.ats import NO_POLICY, Policy, apply_each
+from precode_lib.ats import NO_POLICY, Policy, apply_each, augment, chain
 from precode_lib.ats_evaluation import (
     IGA_ATS,
     Evaluation,
@@ -15,11 +15,12 @@ from precode_lib.ats_evaluation import (
     through,
 )
 from precode_lib.attacks import iga
-from precode_lib.data import IDENTITY, victims
+from precode_lib.data import IDENTITY, photos, victims
 from precode_lib.federated import observe
 from precode_lib.gradients import squared_distance
 from precode_lib.metrics import score
 from precode_lib.models import mlp
+from precode_lib.training import ATS, fit
 
 SHORT = replace(IGA_ATS, iterations=250)
 SHIFT = Policy.parse("3")  # by 45 % of the width, to the left or to the right
@@ -150,6 +151,8 @@ def test_the_adaptive_attacker_refuses_what_it_cannot_do(model, pictures):
         adaptive(seen, seeded(), transforms=[])
     with pytest.raises(ValueError, match="one picture each; got 2"):
         adaptive(replace(seen, num_examples=2), seeded(), transforms=SHIFT.variants)
+    with pytest.raises(ValueError, match="scouting"):
+        adaptive(seen, seeded(), transforms=SHIFT.variants, scouting=0)
     with pytest.raises(ValueError, match=r"data\.IDENTITY"):
         through(SHIFT.variants[0], replace(seen, normalisation=None))
 
@@ -158,6 +161,24 @@ def test_evaluations_say_what_they_found(compared):
     text = repr(compared["policy"])
     assert text.startswith("Evaluation(3: against the original PSNR ")
     assert "; against the transformed PSNR" in text
+
+
+def test_a_policy_serves_the_trainer_after_the_usual_augmentation():
+    splits = photos(16, num_train=80, num_test=20)
+    seen = []
+
+    def transform(pixels, generator):
+        seen.append(chain(augment, SHIFT)(pixels, generator))
+        return seen[-1]
+
+    net = mlp((3, 16, 16), 10, depth=1, width=16, generator=seeded())
+    protocol = replace(ATS, epochs=1)
+    (epoch,) = fit(net, splits, protocol, augment=transform)
+    assert epoch.test_accuracy >= 0
+    assert sum(map(len, seen)) == 80
+    # A shift by 45 % leaves 7 of 16 columns black, left or right.
+    is_black = (torch.cat(seen) == 0).all(2).all(1)
+    assert (is_black[:, :7].all(1) | is_black[:, -7:].all(1)).all()
 
 
 def test_by_default_the_published_attack_runs(model, pictures, monkeypatch):

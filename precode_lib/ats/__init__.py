@@ -3,6 +3,11 @@
 `policies` writes and applies what `operations` lists, `scores` rates it without an
 attack, `search` looks for good ones; how they fare against attacks is measured in
 `precode_lib.ats_evaluation`. Only pictures pass through here: no attack is known.
+
+What the reference implementation does and this does not: draw operation 50, which does
+not exist; list probabilities and ignore them; rate every candidate on other noise, so
+that an operation that changes nothing ranks among its ten best; take eigenvalues that
+may turn out complex; compare reconstructions with transformed pictures only.
 """
 
 from precode_lib.ats.operations import KINDS, OPERATIONS, Kind, Operation
