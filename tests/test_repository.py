@@ -37,6 +37,7 @@ ROOMS = [
     "federated",
     "attacks",
     "metrics",
+    "ats_evaluation",
     "protocols",
     "evaluation",
     "training",
