@@ -1,6 +1,7 @@
 """How to train: published protocols as data, and where the random numbers come from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -89,6 +90,10 @@ class Randomness:
         pairs = zip(seeds, devices, strict=True)
         return cls(*(torch.Generator(d).manual_seed(s) for s, d in pairs))
 
+    def torch_states(self, device: torch.device) -> "TorchStates":
+        """Another stream, for what draws from torch's global generators."""
+        return TorchStates(self.noise.initial_seed() ^ 0xD20, device)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Where each stream is."""
         return {f.name: getattr(self, f.name).get_state() for f in fields(self)}
@@ -118,3 +123,37 @@ def make_optimizer(
             f"partial(torch.optim.SGD, lr=0.1); it made {type(optimizer).__name__}."
         )
     return optimizer
+
+
+class TorchStates:
+    """States of torch's global generators that belong to one run: dropout draws there.
+
+    A GPU's generator is included where the device has one of its own.
+    """
+
+    def __init__(self, seed: int, device: torch.device):
+        self.device = device
+        self._gpus = [device] if device.type == "cuda" else []
+        places = ["cpu", *self._gpus]
+        self.states = [torch.Generator(d).manual_seed(seed).get_state() for d in places]
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Put them in place of the global states, which come back afterwards."""
+        with torch.random.fork_rng(self._gpus):
+            torch.set_rng_state(self.states[0])
+            for device, state in zip(self._gpus, self.states[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
+            try:
+                yield
+            finally:
+                self.note()
+
+    def note(self) -> None:
+        """Remember how far the lent states have come."""
+        on_gpus = [torch.cuda.get_rng_state(device) for device in self._gpus]
+        self.states = [torch.get_rng_state(), *on_gpus]
+
+    def load(self, states: list[Tensor]) -> None:
+        """Go on from states of an earlier run."""
+        self.states = [state.cpu() for state in states]

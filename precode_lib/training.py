@@ -6,7 +6,6 @@ ends, on a CPU, with the same weights to the last bit.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -134,7 +133,7 @@ class Training(Iterator[Epoch]):
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._network = model if compiled is None else compiled(model)
         self._capture = Capture(model, loss=loss)
-        self._torch_states = self._first_torch_states()
+        self._torch = self.random.torch_states(self.device)
         self._running: _Running | None = None
         self._checkpoint: Path | None = None
         self._every: int | None = None
@@ -146,7 +145,7 @@ class Training(Iterator[Epoch]):
     def __next__(self) -> Epoch:
         if len(self) <= 0:
             raise StopIteration
-        with self._own_torch_states():
+        with self._torch.lent():
             if self._running is None:
                 self._running = self._new_epoch()
             self._train_epoch(self._running)
@@ -164,7 +163,7 @@ class Training(Iterator[Epoch]):
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "random": self.random.state_dict(),
-            "torch": self._torch_states,
+            "torch": self._torch.states,
             "history": [asdict(epoch) for epoch in self.history],
             "running": None if running is None else vars(running),
         }
@@ -181,7 +180,7 @@ class Training(Iterator[Epoch]):
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.random.load_state_dict(state["random"])
-        self._torch_states = [s.cpu() for s in state["torch"]]
+        self._torch.load(state["torch"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         running = state["running"]
         self._running = None if running is None else _Running(**running)
@@ -222,7 +221,7 @@ class Training(Iterator[Epoch]):
                 running.num_steps += 1
                 running.seconds += perf_counter() - start
                 if self._every and running.num_steps % self._every == 0:
-                    self._torch_states = torch_states(self.device)
+                    self._torch.note()
                     self.save(self._checkpoint)
 
     def _step(self, rows: Tensor) -> Tensor:
@@ -272,24 +271,6 @@ class Training(Iterator[Epoch]):
                 n: list(t.shape) for n, t in self.model.state_dict().items()
             },
         }
-
-    def _first_torch_states(self) -> list[Tensor]:
-        seed = self.random.noise.initial_seed() ^ 0xD20  # another stream than `noise`
-        devices = ["cpu"] + [self.device] * (self.device.type == "cuda")
-        return [torch.Generator(d).manual_seed(seed).get_state() for d in devices]
-
-    @contextmanager
-    def _own_torch_states(self) -> Iterator[None]:
-        """Lend torch's global generator our state: dropout draws from it."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.set_rng_state(self._torch_states[0])
-            if devices:
-                torch.cuda.set_rng_state(self._torch_states[1], self.device)
-            try:
-                yield
-            finally:
-                self._torch_states = torch_states(self.device)
 
 
 def fit(
@@ -396,8 +377,8 @@ def set_gradients(model: nn.Module, shared: Gradients) -> None:
         parameter.grad = dense(shared[name])[0].to(parameter) if kept else None
 
 
-def check_model(model: nn.Module, pictures: Pictures) -> None:
-    """Try the model on one picture; refuse one that has too few outputs."""
+def check_model(model: nn.Module, pictures: Pictures) -> int:
+    """Try the model on one picture, and count its classes; refuse too few."""
     loaded = LoadedPictures(pictures[:1], model)
     with torch.no_grad(), mode(model, training=False), noise_from(torch.zeros_like):
         logits = model(loaded.batch(slice(0, 1))[0])
@@ -406,14 +387,7 @@ def check_model(model: nn.Module, pictures: Pictures) -> None:
             f"the model returns {tuple(logits.shape)} for one picture; it needs "
             f"(1, {pictures.num_classes}), a logit for each class of {pictures!r}."
         )
-
-
-def torch_states(device: torch.device) -> list[Tensor]:
-    """The states of torch's global generators: the CPU's, and a GPU's."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
+    return logits.shape[1]
 
 
 def read_checkpoint(file: str | Path, device: torch.device) -> dict:

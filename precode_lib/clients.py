@@ -1,0 +1,291 @@
+"""Clients: who has which pictures, what each does in a round, and what it sends.
+
+A client's message is a gradient (FedSGD) or its weights' way in local training
+(FedAvg). `observed` makes an `Observation` of it, of nothing but what crossed the wire
+and what the protocol says anyway.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from precode_lib.capture import Capture
+from precode_lib.data.pictures import Pictures
+from precode_lib.defenses import ClientStep, Defense
+from precode_lib.evaluation import LoadedPictures, Loss, first_parameter
+from precode_lib.federated import Client, LocalTraining, Observation
+from precode_lib.gradients import Gradients, factor, from_list, ranks
+from precode_lib.loss import per_example_loss
+from precode_lib.protocols import trainable
+from precode_lib.sampling import noise_from
+from precode_lib.training import get_gradients
+from precode_lib.validation import check_count, check_range
+
+_TRIES = 1000
+
+
+# --- who has which pictures ---------------------------------------------------------
+
+
+def iid_split(pictures: Pictures, num_clients: int, *, seed: int = 0) -> list[Pictures]:
+    """Deal the pictures out at random; the clients' numbers differ by one at most."""
+    _check_enough(pictures, num_clients, 1)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(pictures), generator=generator)
+    return [pictures[rows] for rows in order.tensor_split(num_clients)]
+
+
+def label_skewed_split(
+    pictures: Pictures,
+    num_clients: int,
+    *,
+    alpha: float,
+    min_size: int = 1,
+    seed: int = 0,
+) -> list[Pictures]:
+    """Deal each class out in shares drawn from a Dirichlet distribution.
+
+    Small `alpha` gives each client few classes, large `alpha` the same mixture to all
+    (Hsu et al. 2019). Every picture goes to exactly one client.
+
+    Args:
+        alpha: of the symmetric Dirichlet distribution; 0.1 is skewed, 100 is not.
+        min_size: pictures of each client; the shares are drawn again until it holds.
+    """
+    check_range(alpha, "alpha", 0, open_low=True)
+    check_count(min_size, "min_size")
+    _check_enough(pictures, num_clients, min_size)
+    random = np.random.default_rng(seed)
+    labels = pictures.labels.cpu().numpy()
+    for _ in range(_TRIES):
+        owners = _skewed_owners(labels, num_clients, alpha, random)
+        if np.bincount(owners, minlength=num_clients).min() >= min_size:
+            return [
+                pictures[torch.from_numpy(np.flatnonzero(owners == client))]
+                for client in range(num_clients)
+            ]
+    raise ValueError(
+        f"{_TRIES} draws with alpha={alpha} left some of {num_clients} clients with "
+        f"fewer than min_size={min_size} pictures; raise alpha or ask for less."
+    )
+
+
+def _skewed_owners(
+    labels: np.ndarray, num_clients: int, alpha: float, random: np.random.Generator
+) -> np.ndarray:
+    """The client of each picture."""
+    owners = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        shares = random.dirichlet(np.full(num_clients, alpha))
+        ends = np.round(shares.cumsum()[:-1] * len(members)).astype(int)
+        for client, part in enumerate(np.split(members, ends)):
+            owners[part] = client
+    return owners
+
+
+def _check_enough(pictures: Pictures, num_clients: int, min_size: int) -> None:
+    check_count(num_clients, "num_clients")
+    if len(pictures) < num_clients * min_size:
+        raise ValueError(
+            f"{len(pictures)} pictures do not suffice for {num_clients} clients with "
+            f"{min_size} or more."
+        )
+
+
+# --- what a client does -------------------------------------------------------------
+
+
+class Task(NamedTuple):
+    """How many of its pictures a client uses in a round, and how."""
+
+    num_examples: int
+    local: LocalTraining | None
+
+
+@dataclass(frozen=True)
+class FedSGD:
+    """Each client sends one gradient (McMahan et al. 2017).
+
+    Args:
+        batch_size: pictures of it, drawn anew in every round; None takes all.
+    """
+
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_batch_size(self.batch_size)
+
+    def task(self, num_pictures: int) -> Task:
+        """What a client with so many pictures does."""
+        return Task(min(self.batch_size or num_pictures, num_pictures), None)
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """Each client trains by plain SGD and sends how far its weights moved.
+
+    A round's pictures are shuffled once; every local epoch takes them in that order,
+    and those that do not fill a last batch sit the round out.
+
+    Args:
+        lr: the clients' learning rate.
+        epochs: local epochs of a round.
+        batch_size: pictures of a local step; None takes all of a client's.
+    """
+
+    lr: float
+    epochs: int = 1
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self.lr, "lr", 0, open_low=True)
+        check_count(self.epochs, "epochs")
+        _check_batch_size(self.batch_size)
+
+    def task(self, num_pictures: int) -> Task:
+        """What a client with so many pictures does."""
+        size = min(self.batch_size or num_pictures, num_pictures)
+        num_batches = num_pictures // size
+        local = LocalTraining(self.epochs * num_batches, self.lr, size)
+        return Task(num_batches * size, local)
+
+
+Algorithm = FedSGD | FedAvg
+
+
+class Message(NamedTuple):
+    """What one client sends.
+
+    Args:
+        shared: its gradient, or weights before minus after, behind its defense; V = 1.
+        buffers: its model's buffers (running statistics) afterwards.
+        num_examples: pictures it used.
+        loss: their mean loss on the way; stays with the client, for our figures.
+    """
+
+    shared: Gradients
+    buffers: dict[str, Tensor]
+    num_examples: int
+    loss: float
+
+
+def participate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    local: LocalTraining | None = None,
+    defense: Defense | None = None,
+    client_step: ClientStep | None = None,
+    loss: Loss = per_example_loss,
+    noise: torch.Generator | None = None,
+) -> Message:
+    """Let one client compute its message, in training mode; the model stays as it is.
+
+    Unlike `federated.Client` it updates running statistics, as a real client does,
+    and cannot be differentiated. The two agree otherwise.
+
+    Args:
+        model: as the server sent it.
+        images: (B, C, H, W), normalised.
+        labels: (B,).
+        local: its local training; None for one gradient.
+        defense: from what it computed to what it sends.
+        client_step: computes the gradient in place of the plain one.
+        noise: of its bottlenecks; by default from torch's global generator.
+    """
+    if client_step is not None and local is not None:
+        raise ValueError("a client_step replaces the gradient: use it with FedSGD.")
+    own = copy.deepcopy(model).train()
+    source = torch.randn_like if noise is None else noise
+    with noise_from(source):
+        if local is None:
+            mean_loss = _step(own, images, labels, loss)
+            shared = get_gradients(own)
+        else:
+            mean_loss, shared = _train(own, images, labels, local, loss)
+    if client_step is not None:
+        pair = images.unsqueeze(0), labels.unsqueeze(0)
+        sent_model = copy.deepcopy(model).train()
+        shared = client_step(Capture(sent_model, loss=loss), *pair, noise=noise)
+    if defense is not None:
+        shared = defense(shared.dense())
+    buffers = {name: b.detach() for name, b in own.named_buffers()}
+    return Message(shared, buffers, len(images), mean_loss)
+
+
+def _step(own: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> float:
+    own.zero_grad()
+    mean = loss(own, images, labels).mean()
+    mean.backward()
+    return mean.item()
+
+
+def _train(
+    own: nn.Module, images: Tensor, labels: Tensor, local: LocalTraining, loss: Loss
+) -> tuple[float, Gradients]:
+    """Mean loss over the steps, and weights before minus weights after."""
+    named = trainable(own)
+    start = [p.detach().clone() for p in named.values()]
+    optimizer = torch.optim.SGD(named.values(), lr=local.lr)
+    losses = []
+    for batch in local.batches(len(images)):
+        losses.append(_step(own, images[batch], labels[batch], loss))
+        optimizer.step()
+    moved = [s - p.detach() for s, p in zip(start, named.values(), strict=True)]
+    return sum(losses) / len(losses), from_list(list(named), moved)
+
+
+def observed(
+    message: Message,
+    model: nn.Module,
+    labels: Tensor | None,
+    pictures: LoadedPictures,
+    *,
+    num_classes: int,
+    local: LocalTraining | None = None,
+    loss: Loss = per_example_loss,
+) -> Observation:
+    """What a listener makes of one message, with matrices of low rank factored.
+
+    The ranks to expect follow from the protocol alone: the listener's own client, run
+    on black pictures, has them.
+
+    Args:
+        model: as the server sent it, in training mode; it is not copied.
+        labels: (B,), if the listener knows them.
+        pictures: whose shape and normalisation are known to everyone.
+    """
+    image_shape = pictures.stored.shape[1:]
+    observation = Observation(
+        shared=message.shared.detach(),
+        model=model,
+        image_shape=image_shape,
+        num_examples=message.num_examples,
+        num_classes=num_classes,
+        labels=None if labels is None else labels.unsqueeze(0),
+        normalisation=pictures.normalisation,
+        local=local,
+        loss=loss,
+        buffers=message.buffers or None,
+    )
+    if local is not None:
+        return observation  # an update of several steps is factored by nobody
+    shape = 1, message.num_examples, *image_shape
+    black = first_parameter(model).new_zeros(shape)
+    zeros = torch.zeros(shape[:2], dtype=torch.int64, device=black.device)
+    # Listening must not move the clients' dropout.
+    with torch.random.fork_rng([black.device] if black.is_cuda else []):
+        imagined = Client(model, loss=loss)(black, zeros, noise=torch.zeros_like)
+    expected = {n: r for n, r in ranks(imagined).items() if n in message.shared}
+    return replace(observation, shared=factor(observation.shared, expected))
+
+
+def _check_batch_size(batch_size: int | None) -> None:
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
