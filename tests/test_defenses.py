@@ -198,6 +198,15 @@ def test_noise_adds_to_the_gradient_and_single_precision_gets_single_noise():
     assert (noise["features.conv"] != noise["features.conv"].float()).any()
 
 
+def test_the_noise_of_a_victim_is_one_draw_in_the_widest_dtype_present():
+    mixed = Gradients({"a": torch.zeros(2, 3), "b": torch.zeros(2, 4).double()})
+    source = seeded()
+    rows = [torch.randn(7, generator=source, dtype=torch.float64) for _ in range(2)]
+    noise, expected = add_noise(mixed, 0.5, generator=seeded()), torch.stack(rows) / 2
+    assert_close(noise["a"], expected[:, :3].float(), rtol=0, atol=0)
+    assert_close(noise["b"], expected[:, 3:], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "defense",
     [
