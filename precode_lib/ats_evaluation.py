@@ -15,8 +15,7 @@ from torch import Generator, Tensor, nn
 
 from precode_lib.ats.policies import Policy, Variant, apply_each
 from precode_lib.ats.search import NO_POLICY
-from precode_lib.attacks.recipes import IGA
-from precode_lib.attacks.search import Recipe, Reconstruction, Search
+from precode_lib.attacks import IGA, Recipe, Reconstruction, Search
 from precode_lib.data.normalisation import Normalisation
 from precode_lib.data.pictures import Pictures
 from precode_lib.federated import Observation, observe

@@ -257,3 +257,17 @@ def test_all_operations_serve_as_policies(levels):
     for operation in OPERATIONS:
         after = Policy(((operation.index,),))(levels, seeded())
         assert after.shape == levels.shape
+
+
+def test_a_policy_cannot_be_changed_and_may_be_a_key():
+    policy = Policy.parse("3-1-7")
+    with pytest.raises(AttributeError):
+        policy.alternatives = ()
+    assert {policy: 1}[Policy.parse("3-1-7")] == 1
+
+
+def test_the_usual_augmentation_moves_by_up_to_four_pixels():
+    spot = torch.zeros(1000, 1, 11, 11)
+    spot[:, :, 5, 5] = 1
+    rows = augment(spot, seeded()).sum((0, 1, 3))
+    assert (rows > 0).tolist() == [False] + [True] * 9 + [False]
