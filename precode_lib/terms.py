@@ -94,6 +94,11 @@ def concatenate_terms(terms: Sequence[Term]) -> Term:
     return Outer(left, torch.cat([term.right for term in terms]), terms[0].shape)
 
 
+def _flat(term: Tensor) -> Tensor:
+    # reshape, not flatten: a scalar parameter's term is (V,), which has no axis 1.
+    return term.reshape(len(term), -1)
+
+
 def inner_of(a: Term, b: Term) -> Tensor:
     """The inner product of each victim: (V,)."""
     if isinstance(a, Outer) and isinstance(b, Outer):
@@ -107,8 +112,8 @@ def inner_of(a: Term, b: Term) -> Tensor:
             return _Sandwich.apply(a.left, a.right, matrix)
         return ((a.left @ matrix) * a.right).sum((1, 2))
     if a.requires_grad or b.requires_grad or a[0].numel() < 2**16:
-        return (a * b).flatten(1).sum(1)
-    pairs = zip(a.flatten(1), b.flatten(1), strict=True)
+        return _flat(a * b).sum(1)
+    pairs = zip(_flat(a), _flat(b), strict=True)
     return torch.stack([x @ y for x, y in pairs])  # no temporary of their size
 
 
@@ -120,7 +125,7 @@ def squared_distance_of(a: Term, b: Term) -> Tensor:
         a, b = b, a
     if isinstance(a, Outer) and not b.requires_grad:
         return _ResidualSquares.apply(a.left, a.right, _matrix(b))
-    return (dense(a) - dense(b)).square().flatten(1).sum(1)
+    return _flat(dense(a) - dense(b)).square().sum(1)
 
 
 def _outer_distance(a: Outer, b: Outer) -> Tensor:
@@ -210,7 +215,7 @@ def factor_term(term: Term, rank: int) -> Term:
     # 64 eps: rounding of the sums that made the matrix and of the two projections.
     tolerance = 64 * torch.finfo(term.dtype).eps
     residual = _residual_squares(left, right, matrices).sqrt()
-    if (residual > tolerance * term.flatten(1).norm(dim=1)).any():
+    if (residual > tolerance * _flat(term).norm(dim=1)).any():
         return term
     return Outer(left, right, term.shape[1:])
 

@@ -34,7 +34,8 @@ def mixed_pair(layout):
 
 
 def flat(gradients):
-    return torch.cat([G.dense(term).flatten(1) for term in gradients.values()], 1)
+    terms = (G.dense(term) for term in gradients.values())
+    return torch.cat([term.reshape(len(term), -1) for term in terms], 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,6 +49,14 @@ def test_products_of_every_layout_equal_those_of_the_dense_vectors(layout):
     assert_close(G.cosine_similarity(a, b), cosine, rtol=1e-9, atol=1e-9)
     expected = (x - y).square().sum(1)
     assert_close(G.squared_distance(a, b), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_scalar_parameter_is_a_gradient_too(generator):
+    gain = torch.randn(2, 3, generator=generator)
+    a, b = (Gradients({"gain": each}) for each in gain)
+    assert_close(G.inner(a, b), gain[0] * gain[1])
+    assert_close(G.squared_distance(a, b), (gain[0] - gain[1]).square())
+    assert_close(G.layer_cosines(a, b)[:, 0], (gain[0] * gain[1]).sign())
 
 
 @settings(max_examples=20, deadline=None)

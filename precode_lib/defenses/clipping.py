@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from precode_lib.defenses.entries import rows
 from precode_lib.gradients import Gradients, Outer, Term, squared_norm
 from precode_lib.validation import check_range
 
@@ -15,12 +14,8 @@ def clip(gradients: Gradients, max_norm: float) -> Gradients:
     bounds what noise has to drown.
     """
     check_range(max_norm, "max_norm", 0, open_low=True)
-    entries = {
-        name: term if isinstance(term, Outer) else rows(term)
-        for name, term in gradients.items()
-    }
     # Multiplied-out squares of factored terms may round to less than nothing.
-    norms = squared_norm(Gradients(entries)).clamp_min(0).sqrt()
+    norms = squared_norm(gradients).clamp_min(0).sqrt()
     factors = (max_norm / norms.where(norms != 0, max_norm)).clamp(max=1)
     return Gradients({name: _scaled(t, factors) for name, t in gradients.items()})
 
