@@ -207,7 +207,7 @@ def test_wheel_contains_the_library_and_its_package_data(tmp_path):
 
 def test_the_example_in_the_readme_gives_the_photographs_back():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names: dict = {}
     exec(example, names)
     assert names["found"].exact.all()
