@@ -206,6 +206,38 @@ def plot_bars(
 
 
 @_styled
+def plot_dots(
+    values: Mapping[str, tuple[str, Sequence[float]]],
+    *,
+    names: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """One line per name, from the top, with a dot for each value in [0, 1].
+
+    Args:
+        values: what is measured -> the role whose colour it has, and one number for
+            each name.
+        names: of the lines.
+    """
+    for label, (_, numbers) in values.items():
+        if len(numbers) != len(names):
+            raise ValueError(
+                f"got {len(numbers)} values of {label!r} but {len(names)} names."
+            )
+    ax = ax or new_axes(width=6.4, height=0.9 + 0.3 * len(names))
+    markers = zip(values.items(), "osD^v", strict=False)
+    for (label, (role, numbers)), marker in markers:
+        ax.plot(numbers, range(len(names)), marker, color=colour(role), label=label)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlim(-0.02, 1.02)
+    ax.grid(axis="both", alpha=0.4)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(values))
+    ax.figure.set_layout_engine("constrained")
+    return ax
+
+
+@_styled
 def as_figure(ax: Axes, *, caption: str, alt: str) -> HtmlFigure:
     """Turn finished axes into a figure that follows the page's font and colours.
 

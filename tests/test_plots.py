@@ -22,6 +22,7 @@ from precode_lib.plots import (
     new_axes,
     pixelated,
     plot_bars,
+    plot_dots,
     show_pictures,
     show_source,
     to_image,
@@ -142,6 +143,31 @@ def test_a_plot_draws_on_the_axes_it_is_given():
 def test_bars_without_a_name_each_are_refused():
     with pytest.raises(ValueError, match="3 heights but 2 names"):
         plot_bars(torch.zeros(3), names=["a", "b"], highlight=0)
+
+
+def dots(*, names=("none", "noise"), **options):
+    values = {"accuracy": ("original", [0.6, 0.4]), "SSIM": ("leaked", [0.9, 0.1])}
+    return plot_dots(values, names=names, **options)
+
+
+def test_dots_lie_at_their_values_on_the_line_of_their_name():
+    ax = dots()
+    lines = {line.get_label(): line for line in ax.lines}
+    assert lines["accuracy"].get_xdata() == pytest.approx([0.6, 0.4])
+    assert lines["SSIM"].get_xdata() == pytest.approx([0.9, 0.1])
+    assert [list(line.get_ydata()) for line in ax.lines] == [[0, 1], [0, 1]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["none", "noise"]
+    bottom, top = ax.get_ylim()
+    assert bottom > top  # the first name is on top
+    assert lines["SSIM"].get_color() == colour("leaked")
+    assert {line.get_marker() for line in ax.lines} == {"o", "s"}
+
+
+def test_dots_draw_where_they_are_told_and_refuse_what_does_not_fit():
+    ax = new_axes()
+    assert dots(ax=ax) is ax
+    with pytest.raises(ValueError, match="2 values of 'accuracy' but 1 names"):
+        dots(names=["none"])
 
 
 def test_plotting_leaves_matplotlib_settings_and_pyplot_alone():
