@@ -202,6 +202,9 @@ def participate(
     if client_step is not None and local is not None:
         raise ValueError("a client_step replaces the gradient: use it with FedSGD.")
     own = copy.deepcopy(model).train()
+    pair = images.unsqueeze(0), labels.unsqueeze(0)
+    if client_step is not None:
+        chosen = client_step(Capture(own, loss=loss), *pair, noise=noise)
     source = torch.randn_like if noise is None else noise
     with noise_from(source):
         if local is None:
@@ -210,9 +213,7 @@ def participate(
         else:
             mean_loss, shared = _train(own, images, labels, local, loss)
     if client_step is not None:
-        pair = images.unsqueeze(0), labels.unsqueeze(0)
-        sent_model = copy.deepcopy(model).train()
-        shared = client_step(Capture(sent_model, loss=loss), *pair, noise=noise)
+        shared = chosen
     if defense is not None:
         shared = defense(shared.dense())
     buffers = {name: b.detach() for name, b in own.named_buffers()}

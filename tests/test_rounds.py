@@ -122,6 +122,16 @@ def test_alpha_decides_how_skewed_the_labels_are():
     assert len(first) != len(other)
 
 
+def test_a_clients_share_of_a_class_is_drawn_from_all_of_it():
+    data = pictures(60)
+    rows = {tuple(x.flatten().tolist()): i for i, x in enumerate(data.stored)}
+    dealt = label_skewed_split(data, 2, alpha=1000.0)
+    own = [rows[tuple(x.flatten().tolist())] for x in dealt[0].stored]
+    of_class = [row for row in own if data.labels[row] == 0]
+    everyone = (data.labels == 0).nonzero().flatten().tolist()
+    assert sorted(of_class) != everyone[: len(of_class)]
+
+
 def test_impossible_splits_are_refused():
     with pytest.raises(ValueError, match="3 pictures do not suffice for 4 clients"):
         iid_split(pictures(3), 4)
