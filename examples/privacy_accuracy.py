@@ -171,10 +171,11 @@ def line(row: Row) -> str:
 
 
 def draw(rows: list[Row], file: Path) -> None:
-    """A line for each defense: how well it trains, how much IGA recovers."""
+    """A line for each defense: how well it trains, what the two attackers get."""
     values = {
         "test accuracy": ("original", [row.accuracy for row in rows]),
-        "SSIM of IGA's pictures": ("leaked", [row.iga_ssim for row in rows]),
+        "SSIM of IGA": ("leaked", [row.iga_ssim for row in rows]),
+        "ASR of division": ("neutral", [row.division_asr for row in rows]),
     }
     axes = plot_dots(values, names=[row.name for row in rows])
     axes.figure.savefig(file, dpi=150)
