@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from precode_lib.ats import (
+    ACCURACY_FLOOR,
     Policy,
     accuracy_score,
     mean_layer_cosine,
@@ -255,3 +256,26 @@ def test_levels_and_pixels_score_the_same(pictures):
         for pixels in (stored, stored.float() / 255)
     ]
     torch.testing.assert_close(*found)
+
+
+def test_two_pictures_are_enough_for_a_correlation(pictures):
+    found = accuracy_score(
+        make_net(), pictures.pixels[:2], POLICY,
+        normalisation=PHOTOS, generator=seeded(),
+    )  # fmt: skip
+    assert -100 < found < -2
+
+
+def test_scores_refuse_normalised_images_whatever_the_transformation(pictures):
+    def keep(pixels, generator):
+        return pixels
+
+    options = {"normalisation": PHOTOS, "generator": seeded()}
+    with pytest.raises(ValueError, match="before the normalisation"):
+        privacy_scores(make_net(), pictures.images, pictures.labels, keep, **options)
+    with pytest.raises(ValueError, match="before the normalisation"):
+        accuracy_score(make_net(), pictures.images, keep, **options)
+
+
+def test_the_accuracy_floor_is_the_published_one_for_each_picture():
+    assert ACCURACY_FLOOR == pytest.approx(-1.3407, abs=1e-4)  # -85 for 63.4 pictures
