@@ -21,6 +21,7 @@ from torch.func import (
 )
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from precode_lib.convolutions import lean_convolutions
 from precode_lib.gradients import (
     Gradients,
     Outer,
@@ -53,8 +54,8 @@ def victim_gradients(
         labels: (V, B) classes, or (V, B, classes) probabilities.
         loss: the loss of each example; must not mix examples.
         noise: where bottlenecks draw their noise from; see `noise_from`.
-        create_graph: whether the result can be differentiated; by default when the
-            images or labels require it.
+        create_graph: whether the result can be differentiated, with respect to images
+            and labels (not to the model's parameters); by default when they require it.
     """
     capture = Capture(model, loss=loss)
     return capture(images, labels, noise=noise, create_graph=create_graph)
@@ -111,7 +112,9 @@ class Capture:
     def _all_at_once(self, images: Tensor, labels: Tensor, graph: bool) -> Gradients:
         plan = self._look_at_model(images, labels)
         num_victims = len(images)
-        with recorded_noise() as noise, _record(plan.layers, plan.in_place) as calls:
+        lean = lean_convolutions() if graph else nullcontext()
+        record = _record(plan.layers, plan.in_place)
+        with recorded_noise() as noise, record as calls, lean:
             losses = self._call(images.flatten(0, 1), labels.flatten(0, 1))
         total = losses.view(images.shape[:2]).mean(1).sum()
         terms = _Terms()

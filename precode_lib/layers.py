@@ -8,11 +8,11 @@ search can match them. `rule_for` says which layers have one.
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from precode_lib.convolutions import patch_factors, weight_gradients
 from precode_lib.gradients import Outer, Term, prefers_factors
 
 Rule = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Term]]
@@ -51,21 +51,13 @@ def conv2d_rule(
     geometry = (layer.stride, padding, layer.dilation, layer.groups)
     shape, left = layer.weight.shape, delta.flatten(2)
     positions = len(x) // num_victims * left.shape[2]
+    call = (x, delta, num_victims, shape, geometry)
     if layer.groups == 1 and prefers_factors(positions, shape):
-        weight: Term = _patch_factors(layer, x, left, num_victims, padding)
+        weight: Term = Outer(*patch_factors(*call), shape)
     else:
-        weight = _ConvWeightGradients.apply(x, delta, num_victims, shape, geometry)
+        weight = weight_gradients(*call)
     bias = left.reshape(num_victims, -1, *left.shape[1:]).sum((1, 3))
     return {"weight": weight, "bias": bias}
-
-
-def _patch_factors(layer, x, delta, num_victims, padding) -> Outer:
-    """A convolution is a linear layer on patches: one outer product per position."""
-    patches = F.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
-    left, right = (
-        t.transpose(1, 2).reshape(num_victims, -1, t.shape[1]) for t in (delta, patches)
-    )
-    return Outer(left, right, layer.weight.shape)
 
 
 def batch_norm_rule(
@@ -113,57 +105,3 @@ def _per_channel(normal: Tensor, delta: Tensor, num_victims: int) -> dict[str, T
     shape = (num_victims, -1, delta.shape[1], delta[0, 0].numel())
     weight, bias = (p.reshape(shape).sum((1, 3)) for p in (normal * delta, delta))
     return {"weight": weight, "bias": bias}
-
-
-class _ConvWeightGradients(torch.autograd.Function):
-    """(V, *weight) from x and delta, as one grouped convolution over all victims.
-
-    PyTorch's own double backward walks the groups one by one; written out, both
-    derivatives are single grouped convolutions again.
-    """
-
-    @staticmethod
-    def forward(ctx, x, delta, num_victims, weight_shape, geometry):
-        x, delta = (_victims_to_channels(t, num_victims) for t in (x, delta))
-        ctx.save_for_backward(x, delta)
-        ctx.num_victims, ctx.geometry = num_victims, geometry
-        rows, *rest = weight_shape
-        kernels = x.new_empty(1).expand(num_victims * rows, *rest)  # only their shape
-        mask = (False, True, False)
-        gradient = _convolution_backward(x, delta, kernels, num_victims, geometry, mask)
-        return gradient[1].view(num_victims, *weight_shape)
-
-    @staticmethod
-    def backward(ctx, upstream):
-        (x, delta), num_victims = ctx.saved_tensors, ctx.num_victims
-        kernels = upstream.flatten(0, 1)
-        grad_x = grad_delta = None
-        if ctx.needs_input_grad[0]:
-            mask = (True, False, False)
-            grad_x = _convolution_backward(
-                x, delta, kernels, num_victims, ctx.geometry, mask
-            )[0]
-            grad_x = _channels_to_victims(grad_x, num_victims)
-        if ctx.needs_input_grad[1]:
-            *options, groups = ctx.geometry
-            grad_delta = F.conv2d(x, kernels, None, *options, num_victims * groups)
-            grad_delta = _channels_to_victims(grad_delta, num_victims)
-        return grad_x, grad_delta, None, None, None
-
-
-def _convolution_backward(x, delta, kernels, num_victims, geometry, mask):
-    stride, padding, dilation, groups = geometry
-    return torch.ops.aten.convolution_backward(
-        delta, x, kernels, None, stride, padding, dilation, False, (0, 0),
-        num_victims * groups, mask,
-    )  # fmt: skip
-
-
-def _victims_to_channels(tensor: Tensor, num_victims: int) -> Tensor:
-    """(V * B, C, H, W) -> (B, V * C, H, W)."""
-    return tensor.unflatten(0, (num_victims, -1)).transpose(0, 1).flatten(1, 2)
-
-
-def _channels_to_victims(tensor: Tensor, num_victims: int) -> Tensor:
-    """(B, V * C, H, W) -> (V * B, C, H, W)."""
-    return tensor.unflatten(1, (num_victims, -1)).transpose(0, 1).flatten(0, 1)

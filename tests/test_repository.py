@@ -30,6 +30,7 @@ ROOMS = [
     "bottleneck",
     "terms",
     "gradients",
+    "convolutions",
     "layers",
     "capture",
     "defenses",
@@ -55,6 +56,7 @@ ROOMS = [
 STRANGERS = {
     "terms": {"data", "models"},
     "gradients": {"data", "models"},
+    "convolutions": {"data", "models"},
     "layers": {"data", "models"},
     "capture": {"data", "models"},
     "attacks": {"data"},
