@@ -162,6 +162,9 @@ def test_another_seed_is_another_run_and_the_streams_are_independent():
     generators = (streams.shuffle, streams.augment, streams.noise, streams.defense)
     draws = {torch.rand((), generator=g).item() for g in generators}
     assert len(draws) == 4
+    dropout = torch.Generator()
+    dropout.set_state(streams.torch_states(torch.device("cpu")).states[0])
+    assert torch.rand((), generator=dropout).item() not in draws
 
 
 def test_the_model_learns_in_training_mode_and_comes_back_in_its_own():
@@ -509,6 +512,20 @@ def test_a_checkpoint_holds_no_code(tmp_path):
     next(training)
     state = torch.load(tmp_path / "run.pt", weights_only=True)
     assert state["history"] == [asdict(training.history[0])]
+
+
+def test_a_file_with_code_in_it_is_not_run(tmp_path):
+    file = tmp_path / "run.pt"
+    ran = tmp_path / "ran"
+
+    class Intruder:
+        def __reduce__(self):
+            return os.mkdir, (str(ran),)
+
+    torch.save({"settings": Intruder()}, file)
+    with pytest.raises(ValueError, match="not a checkpoint that can be read"):
+        fit(net(), splits(), SHORT, checkpoint=file)
+    assert not ran.exists()
 
 
 def test_a_failed_write_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
