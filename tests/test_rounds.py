@@ -217,7 +217,7 @@ def test_running_statistics_are_averaged_by_number_of_pictures(algorithm):
             sent.extend(messages)
             super()._learn(messages)
 
-    data = clients(2, 4, 8)
+    data = clients(2, 4, 10)
     list(
         Listening(
             model,
@@ -229,13 +229,13 @@ def test_running_statistics_are_averaged_by_number_of_pictures(algorithm):
         )
     )
     means = [m.buffers["3.running_mean"] for m in sent]
-    expected = (2 * means[0] + 4 * means[1] + 8 * means[2]) / 14
+    expected = (2 * means[0] + 4 * means[1] + 10 * means[2]) / 16
     assert_close(model[3].running_mean, expected)
     assert not torch.allclose(means[0], start["3.running_mean"])
     counts = torch.tensor([m.buffers["3.num_batches_tracked"] for m in sent])
-    steps = [1, 1, 1] if isinstance(algorithm, FedSGD) else [1, 2, 4]
+    steps = [1, 1, 1] if isinstance(algorithm, FedSGD) else [1, 2, 5]
     assert counts.tolist() == steps
-    rounded = round((2 * steps[0] + 4 * steps[1] + 8 * steps[2]) / 14)
+    rounded = round((2 * steps[0] + 4 * steps[1] + 10 * steps[2]) / 16)
     assert model[3].num_batches_tracked.item() == rounded
     assert model[3].num_batches_tracked.dtype == torch.int64
 
