@@ -14,6 +14,9 @@ from torch import Tensor
 # Largest temporary that a single operation may build, in bytes; see `_victim_chunks`.
 CHUNK_BYTES = 64 * 2**20
 
+# From so many entries on, terms are worked through victim by victim on a CPU.
+LARGE = 2**16
+
 
 @dataclass(frozen=True, slots=True)
 class Outer:
@@ -30,7 +33,7 @@ class Outer:
     shape: torch.Size
 
     def __post_init__(self) -> None:
-        columns = self.shape[1:].numel() if len(self.shape) > 1 else 1
+        columns = self.shape[1:].numel()
         expected = (*self.left.shape[:2], columns)
         if self.left.dim() != 3 or tuple(self.right.shape) != expected:
             raise ValueError(
@@ -82,7 +85,7 @@ def map_term(term: Term, change: Callable[[Tensor], Tensor]) -> Term:
 
 
 def _matrix(term: Tensor) -> Tensor:
-    return term.flatten(2) if term.dim() > 2 else term.unsqueeze(2)
+    return term.reshape(*term.shape[:2], -1)
 
 
 def concatenate_terms(terms: Sequence[Term]) -> Term:
@@ -111,7 +114,7 @@ def inner_of(a: Term, b: Term) -> Tensor:
         if not matrix.requires_grad:
             return _Sandwich.apply(a.left, a.right, matrix)
         return ((a.left @ matrix) * a.right).sum((1, 2))
-    if a.requires_grad or b.requires_grad or a[0].numel() < 2**16:
+    if a.requires_grad or b.requires_grad or a[0].numel() < LARGE:
         return _flat(a * b).sum(1)
     pairs = zip(_flat(a), _flat(b), strict=True)
     return torch.stack([x @ y for x, y in pairs])  # no temporary of their size
@@ -148,7 +151,7 @@ class _Sandwich(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, left: Tensor, right: Tensor, matrices: Tensor) -> Tensor:
-        if matrices.is_cuda or matrices[0].numel() < 2**16:
+        if matrices.is_cuda or matrices[0].numel() < LARGE:
             grad_right = left @ matrices
             grad_left = right @ matrices.transpose(1, 2)
         else:
@@ -194,11 +197,6 @@ class _ResidualSquares(torch.autograd.Function):
         return scale * left, scale * right, None
 
 
-def _residual_squares(left: Tensor, right: Tensor, target: Tensor) -> Tensor:
-    with torch.no_grad():
-        return _ResidualSquares.apply(left, right, target)
-
-
 def _victim_chunks(tensor: Tensor) -> Iterator[slice]:
     """Slices of victims that together hold at most CHUNK_BYTES, one at least."""
     per_victim = max(1, tensor[0].numel() * tensor.element_size())
@@ -214,7 +212,7 @@ def factor_term(term: Term, rank: int) -> Term:
     left, right = _low_rank(matrices, rank)
     # 64 eps: rounding of the sums that made the matrix and of the two projections.
     tolerance = 64 * torch.finfo(term.dtype).eps
-    residual = _residual_squares(left, right, matrices).sqrt()
+    residual = _ResidualSquares.apply(left, right, matrices).sqrt()
     if (residual > tolerance * _flat(term).norm(dim=1)).any():
         return term
     return Outer(left, right, term.shape[1:])

@@ -165,6 +165,78 @@ def test_distance_to_a_target_that_needs_a_gradient_reaches_the_target():
     assert_close(slope, 2 * (target - a.dense()))
 
 
+def forced(large):
+    """Below LARGE terms are taken together, from LARGE on one by one."""
+    return 10**9 if large == "together" else 0
+
+
+@pytest.mark.parametrize("way", ["together", "one by one"])
+@pytest.mark.parametrize("columns", [(), (5,), (2, 3)])
+def test_large_and_small_terms_have_the_same_products(
+    monkeypatch, generator, way, columns
+):
+    monkeypatch.setattr(terms, "LARGE", forced(way))
+    shape = torch.Size([4, *columns])
+    left = torch.randn(3, 2, 4, generator=generator).double().requires_grad_()
+    right = torch.randn(3, 2, shape[1:].numel(), generator=generator).double()
+    right.requires_grad_()
+    other = torch.randn(3, *shape, generator=generator).double()
+
+    def product(left, right):
+        factored = Gradients({"w": Outer(left, right, shape)})
+        return G.inner(factored, Gradients({"w": other}))
+
+    assert torch.autograd.gradcheck(product, (left, right))
+    whole = Outer(left, right, shape).dense()
+    expected = (whole * other).reshape(3, -1).sum(1)
+    assert_close(product(left, right), expected)
+    constant = Gradients({"w": whole.detach()})
+    assert_close(G.inner(constant, Gradients({"w": other})), expected.detach())
+    assert G.inner(constant, Gradients({"w": other})).shape == (3,)
+
+
+def test_a_product_reaches_the_dense_side_when_that_is_sought(generator):
+    factors = random_outer(3, 2, 4, 5, generator)
+    sought = torch.randn(3, 4, 5, generator=generator).double().requires_grad_()
+    for pair in ((factors, sought), (sought, factors)):
+        value = G.inner(*(Gradients({"w": term}) for term in pair))
+        assert_close(value, (factors.dense() * sought).sum((1, 2)))
+        (slope,) = torch.autograd.grad(value.sum(), sought)
+        assert_close(slope, factors.dense())
+    value = G.inner(Gradients({"w": sought}), Gradients({"w": factors.dense()}))
+    (slope,) = torch.autograd.grad(value.sum(), sought)
+    assert_close(slope, factors.dense())
+
+
+@pytest.mark.parametrize(
+    ("rank", "shape", "expected"),
+    [
+        (1, (3, 3), True),  # 6 numbers instead of 9
+        (1, (2, 2), False),  # 4 instead of 4: nothing gained
+        (2, (4, 5), True),  # 18 instead of 20
+        (3, (4, 5), False),  # 27 instead of 20
+        (2, (4, 2, 3, 3), True),  # 44 instead of 72
+        (4, (4, 2, 3, 3), False),  # 88 instead of 72
+    ],
+)
+def test_factors_are_preferred_when_they_are_fewer_numbers(rank, shape, expected):
+    assert G.prefers_factors(rank, shape) is expected
+
+
+def test_chunks_hold_as_many_victims_as_fit_but_at_least_one(monkeypatch):
+    tensor = torch.zeros(5, 4, dtype=torch.float64)  # 32 bytes a victim
+    for limit, step in ((1, 1), (63, 1), (64, 2), (95, 2), (10**6, 31250)):
+        monkeypatch.setattr(terms, "CHUNK_BYTES", limit)
+        chunks = list(terms._victim_chunks(tensor))
+        assert chunks == [slice(i, i + step) for i in range(0, 5, step)]
+
+
+def test_factors_cannot_be_exchanged(generator):
+    factors = random_outer(1, 1, 2, 2, generator)
+    with pytest.raises(AttributeError):
+        factors.left = factors.right
+
+
 # --- factoring --------------------------------------------------------------------
 
 
@@ -262,6 +334,10 @@ def test_concatenate_puts_victims_in_a_row(pair):
     both = G.concatenate([a, b])
     assert both.num_victims == 6
     assert_close(flat(both), torch.cat([flat(a), flat(b)]))
+    tall = Gradients({"a": random_outer(2, 3, 4, 5, torch.Generator())})
+    mixed = G.concatenate([a.select("a"), tall])  # of ranks 2 and 3
+    assert not isinstance(mixed["a"], Outer)
+    assert_close(flat(mixed), torch.cat([flat(a.select("a")), flat(tall)]))
     same = G.concatenate([a, a])
     assert isinstance(same["a"], Outer)
     assert_close(flat(same)[3:], flat(a))
