@@ -23,6 +23,7 @@ from precode_lib.terms import (
     inner_of,
     map_term,
     prefers_factors,
+    products_of,
     shape_of,
     squared_distance_of,
 )
@@ -67,6 +68,12 @@ class Gradients(Mapping[str, Term]):
     def num_victims(self) -> int:
         """V: every term has this many."""
         return count(next(iter(self.values())))
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether any tensor does."""
+        tensors = (t.left if isinstance(t, Outer) else t for t in self.values())
+        return any(tensor.requires_grad for tensor in tensors)
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
@@ -193,13 +200,12 @@ def cosine_similarity(
     Args:
         weights: (P,), a factor for each parameter's share of all three products.
     """
-    products = (inners(a, b), squared_norms(a), squared_norms(b))
-    return _cosine(*(_weigh(p, weights).sum(1) for p in products))
+    return _cosine(*(_weigh(p, weights).sum(1) for p in _three_products(a, b)))
 
 
 def layer_cosines(a: Gradients, b: Gradients) -> Tensor:
     """The cosine of each parameter's gradients: (V, P); zero where a norm is zero."""
-    return _cosine(inners(a, b), squared_norms(a), squared_norms(b))
+    return _cosine(*_three_products(a, b))
 
 
 def squared_distances(a: Gradients, b: Gradients) -> Tensor:
@@ -249,6 +255,16 @@ def factor(gradients: Gradients, ranks: Mapping[str, int]) -> Gradients:
 def ranks(gradients: Gradients) -> dict[str, int]:
     """How many outer products each factored parameter has."""
     return {n: t.left.shape[1] for n, t in gradients.items() if isinstance(t, Outer)}
+
+
+def _three_products(a: Gradients, b: Gradients) -> tuple[Tensor, Tensor, Tensor]:
+    """<a, b>, <a, a> and <b, b> for each parameter: (V, P) each."""
+    _check_pair(a, b)
+    if a.requires_grad and not b.requires_grad:
+        pairs = [products_of(a[name], b[name]) for name in a]
+        product, own = (torch.stack(p, dim=1) for p in zip(*pairs, strict=True))
+        return product, own, b.squared_norms()
+    return inners(a, b), a.squared_norms(), b.squared_norms()
 
 
 def _cosine(product: Tensor, squares_a: Tensor, squares_b: Tensor) -> Tensor:

@@ -105,19 +105,27 @@ def _flat(term: Tensor) -> Tensor:
 def inner_of(a: Term, b: Term) -> Tensor:
     """The inner product of each victim: (V,)."""
     if isinstance(a, Outer) and isinstance(b, Outer):
-        grams = (a.left @ b.left.transpose(1, 2)) * (a.right @ b.right.transpose(1, 2))
-        return grams.sum((1, 2))
+        return (_gram(a.left, b.left) * _gram(a.right, b.right)).sum((1, 2))
     if isinstance(b, Outer):
         a, b = b, a
     if isinstance(a, Outer):
-        matrix = _matrix(b)
-        if not matrix.requires_grad:
-            return _Sandwich.apply(a.left, a.right, matrix)
-        return ((a.left @ matrix) * a.right).sum((1, 2))
-    if a.requires_grad or b.requires_grad or a[0].numel() < LARGE:
-        return _flat(a * b).sum(1)
-    pairs = zip(_flat(a), _flat(b), strict=True)
-    return torch.stack([x @ y for x, y in pairs])  # no temporary of their size
+        return ((a.left @ _matrix(b)) * a.right).sum((1, 2))
+    return _dots(_flat(a), _flat(b))
+
+
+def products_of(guess: Term, target: Term) -> tuple[Tensor, Tensor]:
+    """The guess's inner product with the target, and with itself: (V,) each.
+
+    What every matching objective needs, in one pass. Derivatives are those of the
+    guess: the target counts as constant.
+    """
+    if isinstance(guess, Outer):
+        factors = guess.left, guess.right
+        if isinstance(target, Outer):
+            return _FactoredProducts.apply(*factors, target.left, target.right)
+        return _MixedProducts.apply(*factors, _matrix(target))
+    flat = _flat(guess)
+    return _DenseProducts.apply(flat, _flat(dense(target)))
 
 
 def squared_distance_of(a: Term, b: Term) -> Tensor:
@@ -142,32 +150,89 @@ def _widest(tensor: Tensor) -> Tensor:
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
-class _Sandwich(torch.autograd.Function):
-    """Sum of left_r^T matrix right_r per victim, reading the matrices just once.
-
-    Its two derivatives are the half-products; both are made while a matrix is in the
-    cache. A batched product with one row is far from memory speed on CPUs.
-    """
+class _FactoredProducts(torch.autograd.Function):
+    """Both products from small Gram matrices of the factors."""
 
     @staticmethod
-    def forward(ctx, left: Tensor, right: Tensor, matrices: Tensor) -> Tensor:
-        if matrices.is_cuda or matrices[0].numel() < LARGE:
-            grad_right = left @ matrices
-            grad_left = right @ matrices.transpose(1, 2)
-        else:
-            grad_right, grad_left = torch.empty_like(right), torch.empty_like(left)
-            for v, matrix in enumerate(matrices):
-                torch.mm(left[v], matrix, out=grad_right[v])
-                torch.mm(right[v], matrix.t(), out=grad_left[v])
-        ctx.save_for_backward(grad_left, grad_right)
-        return (grad_right * right).sum((1, 2))
+    def forward(ctx, left, right, target_left, target_right):
+        grams = _gram(left, target_left), _gram(right, target_right)
+        own = _gram(left, left), _gram(right, right)
+        ctx.save_for_backward(left, right, target_left, target_right, *grams, *own)
+        return (grams[0] * grams[1]).sum((1, 2)), (own[0] * own[1]).sum((1, 2))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad_left, grad_right = ctx.saved_tensors
-        scale = upstream[:, None, None]
-        return scale * grad_left, scale * grad_right, None
+    def backward(ctx, up, up_own):
+        left, right, to_left, to_right, gl, gr, nl, nr = ctx.saved_tensors
+        up, twice = up[:, None, None], 2 * up_own[:, None, None]
+        grad_left = _mix(up * gr, to_left) + _mix(twice * nr, left)
+        grad_right = _mix(up * gl, to_right) + _mix(twice * nl, right)
+        return grad_left, grad_right, None, None
+
+
+class _MixedProducts(torch.autograd.Function):
+    """Both products with a dense target, whose entries are read just once.
+
+    The half-products with a matrix are the derivatives; both are made while it is in
+    the cache. A batched product with one row is far from memory speed on CPUs.
+    """
+
+    @staticmethod
+    def forward(ctx, left, right, matrices):
+        if matrices.is_cuda or matrices[0].numel() < LARGE:
+            to_right = left @ matrices
+            to_left = right @ matrices.transpose(1, 2)
+        else:
+            to_right, to_left = torch.empty_like(right), torch.empty_like(left)
+            for v, matrix in enumerate(matrices):
+                torch.mm(left[v], matrix, out=to_right[v])
+                torch.mm(right[v], matrix.t(), out=to_left[v])
+        own = _gram(left, left), _gram(right, right)
+        ctx.save_for_backward(left, right, to_left, to_right, *own)
+        return (to_right * right).sum((1, 2)), (own[0] * own[1]).sum((1, 2))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, up, up_own):
+        left, right, to_left, to_right, nl, nr = ctx.saved_tensors
+        up, twice = up[:, None, None], 2 * up_own[:, None, None]
+        grad_left = up * to_left + _mix(twice * nr, left)
+        return grad_left, up * to_right + _mix(twice * nl, right), None
+
+
+class _DenseProducts(torch.autograd.Function):
+    """Both products of entries (V, N), without a temporary of their size."""
+
+    @staticmethod
+    def forward(ctx, guess, target):
+        ctx.save_for_backward(guess, target)
+        return _dots(guess, target), _dots(guess, guess)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, up, up_own):
+        guess, target = ctx.saved_tensors
+        grad = (up[:, None] * target).addcmul_(2 * up_own[:, None], guess)
+        return grad, None
+
+
+def _gram(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of the rows of (V, R, N) with those of (V, S, N): (V, R, S)."""
+    if a.shape[1] == b.shape[1] == 1:  # a batched product of vectors is slow
+        return torch.linalg.vecdot(a, b).unsqueeze(2)
+    return a @ b.transpose(1, 2)
+
+
+def _mix(weights: Tensor, rows: Tensor) -> Tensor:
+    """Sums of the rows: (V, R, S) and (V, S, N) give (V, R, N)."""
+    return weights * rows if weights.shape[1:] == (1, 1) else weights @ rows
+
+
+def _dots(a: Tensor, b: Tensor) -> Tensor:
+    """(V, N), (V, N) -> (V,)."""
+    if a.requires_grad or b.requires_grad or a.shape[1] < LARGE:
+        return torch.linalg.vecdot(a, b)
+    return torch.stack([x @ y for x, y in zip(a, b, strict=True)])
 
 
 class _ResidualSquares(torch.autograd.Function):

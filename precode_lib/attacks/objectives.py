@@ -66,9 +66,29 @@ def total_variation(images: Tensor) -> Tensor:
 
     Anisotropic and without a root, over all of a victim's pictures and channels.
     """
-    across = images.diff(dim=-1).abs().flatten(1).mean(1)
-    down = images.diff(dim=-2).abs().flatten(1).mean(1)
-    return across + down
+    return _TotalVariation.apply(images)
+
+
+class _TotalVariation(torch.autograd.Function):
+    """The mean steps and, from their signs, the derivative: no graph of differences."""
+
+    @staticmethod
+    def forward(ctx, images: Tensor) -> Tensor:
+        steps = [images.diff(dim=axis) for axis in (-1, -2)]
+        ctx.save_for_backward(*(step.sign() for step in steps))
+        ctx.shape = images.shape
+        return sum(step.abs().flatten(1).mean(1) for step in steps)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream: Tensor) -> Tensor:
+        grad = upstream.new_zeros(ctx.shape)
+        upstream = upstream.view(-1, *[1] * (len(ctx.shape) - 1))
+        for axis, signs in zip((-1, -2), ctx.saved_tensors, strict=True):
+            share, count = signs * (upstream / signs[0].numel()), signs.shape[axis]
+            grad.narrow(axis, 1, count).add_(share)
+            grad.narrow(axis, 0, count).sub_(share)
+        return grad
 
 
 def squared_label_error(logits: Tensor, labels: Tensor) -> Tensor:

@@ -51,11 +51,10 @@ class Together:
         self._optimizer.step(closure)
         return firsts[0]
 
-    def replace(self, values: Sequence[Tensor]) -> None:
-        """Go on from these values, with the memory as it is."""
+    def bound(self, lower: Tensor, upper: Tensor) -> None:
+        """Bring the first variable, the images, into the box; memories stay."""
         with torch.no_grad():
-            for variable, value in zip(self.variables, values, strict=True):
-                variable.copy_(value)
+            self.variables[0].clamp_(lower, upper)
 
     def keep(self, victims: Tensor) -> None:
         """Go on with these victims only (a mask); their state stays what it was."""
@@ -101,11 +100,10 @@ class OneByOne:
         firsts = [o.step(evaluate, lr_factor, slice(v, v + 1)) for v, o in each]
         return torch.cat(firsts)
 
-    def replace(self, values: Sequence[Tensor]) -> None:
-        """Go on from these values, with the memories as they are."""
-        rows = zip(*(v.split(1) for v in values), strict=True)
-        for one, row in zip(self._each, rows, strict=True):
-            one.replace(row)
+    def bound(self, lower: Tensor, upper: Tensor) -> None:
+        """Bring the first variables, the images, into the box; memories stay."""
+        for one in self._each:
+            one.bound(lower, upper)
 
     def keep(self, victims: Tensor) -> None:
         """Go on with these victims only (a mask)."""

@@ -5,7 +5,7 @@ victims at once. It prints nothing and changes neither the observation nor its m
 whoever loops over it owns the progress bar, the checkpoints and the stop button.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
 
 import torch
@@ -96,9 +96,7 @@ class Search(Iterator[AttackStep]):
         factor = self.recipe.schedule(self.iteration, self.recipe.iterations)
         objective = self._optimizer.step(self._evaluate, factor)
         if self._box is not None:
-            images, *rest = self._optimizer.variables
-            images = images.detach().clamp(*self._box)
-            self._optimizer.replace([images, *rest])
+            self._optimizer.bound(*self._box)
         self._record(objective.detach(), variables)
         self.iteration += 1
         self._retire()
@@ -141,10 +139,10 @@ class Search(Iterator[AttackStep]):
             objective = self._objective(pieces, slice(low, high), aim)
             objectives.append(objective.detach())
             slopes.append(torch.autograd.grad(objective.sum(), pieces))
-        slopes = [torch.cat(rows) for rows in zip(*slopes, strict=True)]
+        slopes = [_joined(rows) for rows in zip(*slopes, strict=True)]
         if self.recipe.signed:
             slopes[0] = slopes[0].sign()
-        return torch.cat(objectives), slopes
+        return _joined(objectives), slopes
 
     def _objective(
         self, variables: list[Tensor], part: slice, target: Gradients
@@ -189,18 +187,33 @@ class Search(Iterator[AttackStep]):
     # --- bookkeeping ------------------------------------------------------------------
 
     def _record(self, objective: Tensor, variables: list[Tensor]) -> None:
-        active = self._active
-        better = objective < self._best_objective[active]
+        images = variables[0]
+        before = self._now(self._best_objective)
+        better = objective < before
         # `where`, not a mask as index: on a GPU that would wait for the result.
-        kept = [(self._best, variables[0]), (self._best_objective, objective)]
+        best = torch.where(_beside(better, images), images, self._now(self._best))
+        self._best = self._with(self._best, best)
+        lower = torch.where(better, objective, before)
+        self._best_objective = self._with(self._best_objective, lower)
         if self._logits is not None:
-            kept.append((self._logits, variables[1]))
-        for store, values in kept:
-            rows = better.view(-1, *[1] * (values.dim() - 1))
-            store[active] = torch.where(rows, values, store[active])
-        self._last[active], self._last_objective[active] = variables[0], objective
-        self._made[active] += 1
-        self._waited[active] = torch.where(better, 0, self._waited[active] + 1)
+            rows = _beside(better, variables[1])
+            logits = torch.where(rows, variables[1], self._now(self._logits))
+            self._logits = self._with(self._logits, logits)
+        self._last = self._with(self._last, images)
+        self._last_objective = self._with(self._last_objective, objective)
+        self._made = self._with(self._made, self._now(self._made) + 1)
+        waited = torch.where(better, 0, self._now(self._waited) + 1)
+        self._waited = self._with(self._waited, waited)
+
+    def _now(self, store: Tensor) -> Tensor:
+        """The values of the active searches."""
+        return store if len(self._active) == len(store) else store[self._active]
+
+    def _with(self, store: Tensor, values: Tensor) -> Tensor:
+        """The store with the active searches' values; never changed in place."""
+        if len(values) == len(store):
+            return values
+        return store.index_copy(0, self._active, values)
 
     def _retire(self) -> None:
         """Let the searches go that have converged, waited too long or met a NaN."""
@@ -230,14 +243,16 @@ class Search(Iterator[AttackStep]):
             num_active=len(self._active),
         )
 
-    def _winners(self, objective: Tensor) -> Tensor:
-        """For each victim, which of its restarts has the lowest objective: (V,)."""
+    def _winners(self, objective: Tensor) -> Tensor | slice:
+        """For each victim, which of its restarts has the lowest objective."""
         num_victims = self.observation.num_victims
+        if self.recipe.restarts == 1:
+            return slice(None)
         table = objective.nan_to_num(nan=inf).view(-1, num_victims)
         victims = torch.arange(num_victims, device=objective.device)
         return table.argmin(0) * num_victims + victims
 
-    def _found_labels(self, chosen: Tensor) -> Tensor:
+    def _found_labels(self, chosen: Tensor | slice) -> Tensor:
         if self._logits is None:
             return self._labels.clone()
         return self._logits[chosen].argmax(-1)
@@ -285,6 +300,15 @@ _TENSORS = (
     "_best", "_last", "_best_objective", "_last_objective", "_waited", "_made",
     "_outcome", "_active",
 )  # fmt: skip
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+
+def _beside(mask: Tensor, values: Tensor) -> Tensor:
+    """(V,) shaped to stand beside (V, ...)."""
+    return mask.view(-1, *[1] * (values.dim() - 1))
 
 
 def _box(observation: Observation) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,11 @@ def test_total_variation_is_the_mean_step_across_plus_the_mean_step_down():
     assert_close(O.total_variation(images), torch.tensor([3 / 4 + 4 / 3, 0.0]))
 
 
+def test_the_slope_of_total_variation_is_that_of_its_formula(generator):
+    images = torch.randn(2, 3, 1, 5, 4, generator=generator).double().requires_grad_()
+    assert torch.autograd.gradcheck(O.total_variation, (images,))
+
+
 def test_the_label_error_is_the_squared_distance_to_one_hot():
     logits = torch.tensor([[[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]])
     labels = torch.tensor([[0, 1]])
