@@ -7,7 +7,7 @@ differentiated victim by victim with `torch.func`, from the same loss.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -67,6 +67,7 @@ class Capture:
     def __init__(self, model: nn.Module, *, loss: Loss = per_example_loss):
         self.model, self.loss = model, loss
         self._losses = Losses(model, loss)
+        self._modules = list(model.modules())  # walking the tree costs at every call
         named = model.named_parameters()
         self.names = [name for name, parameter in named if parameter.requires_grad]
         if not self.names:
@@ -86,7 +87,7 @@ class Capture:
         if create_graph is None:
             wanted = images.requires_grad or labels.requires_grad
             create_graph = torch.is_grad_enabled() and wanted
-        if len(images) > 1 and mixes_examples(self.model):
+        if len(images) > 1 and mixes_examples(self._modules):
             return self._one_by_one(images, labels, noise, create_graph)
         source = nullcontext() if noise is None else noise_from(noise)
         with source, differentiable():
@@ -112,7 +113,7 @@ class Capture:
     def _all_at_once(self, images: Tensor, labels: Tensor, graph: bool) -> Gradients:
         plan = self._look_at_model(images, labels)
         num_victims = len(images)
-        lean = lean_convolutions() if graph else nullcontext()
+        lean = lean_convolutions() if graph and plan.convolves else nullcontext()
         record = _record(plan.layers, plan.in_place)
         with recorded_noise() as noise, record as calls, lean:
             losses = self._call(images.flatten(0, 1), labels.flatten(0, 1))
@@ -133,7 +134,7 @@ class Capture:
 
     def _call(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of each example; the model's buffers stay as they are."""
-        if any(module.training for module in self.model.modules()):
+        if any(module.training for module in self._modules):
             copies = {n: b.clone() for n, b in self._losses.named_buffers()}
             losses = functional_call(self._losses, copies, (images, labels))
         else:
@@ -173,7 +174,7 @@ class Capture:
         return ((name.removeprefix(prefix), term) for name, term in found.items())
 
     def _look_at_model(self, images: Tensor, labels: Tensor) -> "_Plan":
-        signature = (images.shape[1:], _is_random(self.model))
+        signature = (images.shape[1:], _is_random(self._modules))
         if self._plan is None or self._plan.signature != signature:
             self._plan = self._make_plan(images, labels, signature)
         return self._plan
@@ -185,7 +186,7 @@ class Capture:
             t.detach().flatten(0, 1)[:1].expand(examples, *t.shape[2:])
             for t in (images, labels)
         )
-        ruled = {m: {} for m in self.model.modules() if rule_for(m) is not None}
+        ruled = {m: {} for m in self._modules if rule_for(m) is not None}
         devices = [x.device] if x.is_cuda else []
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -201,7 +202,7 @@ class Capture:
             if call.is_by_example(examples)
         }
         uncovered = [names[i] for i in names if i not in covered]
-        if uncovered and _is_random(self.model):
+        if uncovered and _is_random(self._modules):
             # Dropout would draw another mask for the second pass: take all from one.
             layers, uncovered = {}, list(self.names)
         size = sum(call.num_bytes() for call in calls) // examples
@@ -216,6 +217,11 @@ class _Plan:
     uncovered: list[str]
     in_place: bool  # later layers overwrite inputs or outputs: record copies
     bytes_per_example: int
+
+    @property
+    def convolves(self) -> bool:
+        """Whether some layer gains from `lean_convolutions`."""
+        return any(isinstance(layer, nn.Conv2d) for layer in self.layers)
 
 
 class Losses(nn.Module):
@@ -311,19 +317,21 @@ def _roles(layer: nn.Module, names: dict[int, str], covered: set[int]) -> dict:
     return {r: names[i] for r, i in own.items() if i in covered and i in names}
 
 
-def mixes_examples(model: nn.Module) -> bool:
+def mixes_examples(modules: nn.Module | Iterable[nn.Module]) -> bool:
     """Batch statistics tie the victims of one pass together."""
+    if isinstance(modules, nn.Module):
+        modules = modules.modules()
     return any(
         isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)
-        for m in model.modules()
+        for m in modules
     )
 
 
-def _is_random(model: nn.Module) -> bool:
+def _is_random(modules: Iterable[nn.Module]) -> bool:
     """Whether a second pass would draw other masks."""
     return any(
         isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0
-        for m in model.modules()
+        for m in modules
     )
 
 
