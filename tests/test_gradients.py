@@ -171,28 +171,32 @@ def forced(large):
 
 
 @pytest.mark.parametrize("way", ["together", "one by one"])
+@pytest.mark.parametrize("guess", ["factored", "dense"])
 @pytest.mark.parametrize("columns", [(), (5,), (2, 3)])
 def test_large_and_small_terms_have_the_same_products(
-    monkeypatch, generator, way, columns
+    monkeypatch, generator, way, guess, columns
 ):
     monkeypatch.setattr(terms, "LARGE", forced(way))
     shape = torch.Size([4, *columns])
     left = torch.randn(3, 2, 4, generator=generator).double().requires_grad_()
     right = torch.randn(3, 2, shape[1:].numel(), generator=generator).double()
     right.requires_grad_()
-    other = torch.randn(3, *shape, generator=generator).double()
+    target = Gradients({"w": torch.randn(3, *shape, generator=generator).double()})
 
-    def product(left, right):
-        factored = Gradients({"w": Outer(left, right, shape)})
-        return G.inner(factored, Gradients({"w": other}))
+    def cosine(left, right):
+        term = Outer(left, right, shape)
+        term = term if guess == "factored" else term.dense()
+        return G.cosine_similarity(Gradients({"w": term}), target)
 
-    assert torch.autograd.gradcheck(product, (left, right))
-    whole = Outer(left, right, shape).dense()
-    expected = (whole * other).reshape(3, -1).sum(1)
-    assert_close(product(left, right), expected)
-    constant = Gradients({"w": whole.detach()})
-    assert_close(G.inner(constant, Gradients({"w": other})), expected.detach())
-    assert G.inner(constant, Gradients({"w": other})).shape == (3,)
+    assert torch.autograd.gradcheck(cosine, (left, right))
+    whole, other = (flat(Gradients({"w": t})) for t in (
+        Outer(left, right, shape).dense(), target["w"]))  # fmt: skip
+    expected = torch.nn.functional.cosine_similarity(whole, other, eps=0)
+    assert_close(cosine(left, right), expected)
+    constant = Gradients({"w": Outer(left.detach(), right.detach(), shape)})
+    for each in (constant, constant.dense()):
+        assert_close(G.inner(each, target), (whole * other).sum(1).detach())
+        assert_close(G.squared_norm(each), whole.square().sum(1).detach())
 
 
 def test_a_product_reaches_the_dense_side_when_that_is_sought(generator):

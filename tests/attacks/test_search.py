@@ -160,8 +160,13 @@ def test_signed_steps_move_every_pixel_alike(scene):
     assert_close(moves, torch.full_like(moves, 0.125))
 
 
-def test_boxed_steps_stay_inside_the_box(scene):
-    steps = list(search(scene, optimizer=partial(SGD, lr=5.0), signed=True, boxed=True))
+@pytest.mark.parametrize(
+    ("optimizer", "signed"),
+    [(partial(SGD, lr=5.0), True), (partial(LBFGS, lr=5.0, max_iter=2), False)],
+    ids=["SGD", "L-BFGS"],
+)
+def test_boxed_steps_stay_inside_the_box(scene, optimizer, signed):
+    steps = list(search(scene, optimizer=optimizer, signed=signed, boxed=True))
     lower, upper = (side.double() for side in PHOTOS.box)
     assert (steps[0].images > upper).any()  # the start may lie outside
     for step in steps[1:]:
