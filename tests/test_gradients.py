@@ -124,11 +124,12 @@ def test_squared_distance_does_not_cancel_in_float32(generator, dense_target):
     assert_close(found.double(), truth, rtol=0.1, atol=0)
 
 
+@pytest.mark.parametrize("ranks", [(1, 1), (2, 2), (1, 2)])
 @pytest.mark.parametrize("layout", ["factored", "dense target", "dense"])
 @pytest.mark.parametrize("product", [G.inner, G.squared_distance, G.cosine_similarity])
-def test_derivatives_of_products_equal_finite_differences(product, layout):
+def test_derivatives_of_products_equal_finite_differences(product, layout, ranks):
     generator = torch.Generator().manual_seed(2)
-    a, b = (random_outer(3, 2, 4, 5, generator) for _ in range(2))
+    a, b = (random_outer(3, rank, 4, 5, generator) for rank in ranks)
     right = b if layout == "factored" else b.dense()
 
     def value(left_factor, right_factor):
@@ -264,6 +265,26 @@ def test_factor_leaves_noisy_matrices_dense(generator, noise):
     exact = random_outer(2, 1, 40, 30, generator).dense().float()
     noisy = exact + noise * torch.randn(exact.shape, generator=generator)
     assert torch.equal(G.factor(Gradients({"w": noisy}), {"w": 1})["w"], noisy)
+
+
+def test_one_noisy_victim_keeps_all_dense_however_large_the_others_are(generator):
+    exact = random_outer(3, 1, 40, 30, generator).dense()
+    exact[0] *= 1e9
+    factored = G.factor(Gradients({"w": exact}), {"w": 1})["w"]
+    assert isinstance(factored, Outer)
+    exact[1, 0, 0] += 1e-3
+    assert G.factor(Gradients({"w": exact}), {"w": 1})["w"] is exact
+
+
+def test_factors_do_not_depend_on_anyones_random_numbers(generator):
+    target = Gradients({"w": random_outer(2, 2, 40, 30, generator).dense()})
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(G.factor(target, {"w": 2})["w"])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(found[0].left, found[1].left)
 
 
 def test_factor_of_a_deficient_matrix_and_of_zero_is_exact(generator):
