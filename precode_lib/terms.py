@@ -264,7 +264,7 @@ class _ResidualSquares(torch.autograd.Function):
 
 def _victim_chunks(tensor: Tensor) -> Iterator[slice]:
     """Slices of victims that together hold at most CHUNK_BYTES, one at least."""
-    per_victim = tensor[0].numel() * tensor.element_size()
+    per_victim = max(1, tensor[0].numel() * tensor.element_size())
     step = max(1, CHUNK_BYTES // per_victim)
     return (slice(i, i + step) for i in range(0, len(tensor), step))
 
