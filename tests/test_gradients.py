@@ -399,8 +399,32 @@ def test_conversion_reaches_every_tensor_and_changes_nothing_in_place(pair):
     assert not any(isinstance(t, Outer) for t in dense.values())
     assert torch.equal(flat(dense), flat(a))
     assert isinstance(a["a"], Outer)
+    assert G.dense(a.to(dtype=torch.float32)["a"]).dtype == torch.float32
+    assert not a.requires_grad
     a["bias"].requires_grad_()
+    assert a.requires_grad
     assert not a.detach()["bias"].requires_grad
+    assert not a.detach().requires_grad
+
+
+def test_constant_norms_are_kept_and_others_are_not(pair):
+    a, _ = pair
+    assert a.squared_norms() is a.squared_norms()
+    a["bias"].requires_grad_()
+    fresh = Gradients(a)
+    assert fresh.squared_norms() is not fresh.squared_norms()
+    assert_close(fresh.squared_norms(), a.squared_norms())
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("product", [G.inner, G.squared_distance, G.cosine_similarity])
+def test_every_product_refuses_gradients_of_other_victims(
+    pair, product, differentiable
+):
+    a, b = pair
+    a["bias"].requires_grad_(differentiable)
+    with pytest.raises(ValueError, match="3 victims, the other 1"):
+        product(a, b.take(slice(0, 1)))
 
 
 def test_a_gradient_says_what_it_holds(pair):
