@@ -355,6 +355,9 @@ def pure_losses(model: nn.Module, loss: Loss) -> "Losses":
 
 def check_victims(images: Tensor, labels: Tensor) -> None:
     """Refuse anything but pictures (V, B, C, H, W) with labels (V, B[, classes])."""
+    for name, given in (("images", images), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(given).__name__}.")
     if images.dim() != 5 or not images.is_floating_point() or images.numel() == 0:
         raise ValueError(
             "images must be floating point (V, B, C, H, W), victims x pictures; got "

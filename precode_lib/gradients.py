@@ -269,12 +269,12 @@ def _three_products(a: Gradients, b: Gradients) -> tuple[Tensor, Tensor, Tensor]
 
 def _cosine(product: Tensor, squares_a: Tensor, squares_b: Tensor) -> Tensor:
     # `where` before the root keeps its infinite slope at zero out of autograd; two
-    # roots, because the product of two small squares underflows.
-    positive = (squares_a > 0) & (squares_b > 0)
-    roots = (s.where(positive, 1).sqrt() for s in (squares_a, squares_b))
+    # roots, because the product of two small squares underflows. NaN is not silent.
+    silent = (squares_a <= 0) | (squares_b <= 0)
+    roots = (s.masked_fill(silent, 1).sqrt() for s in (squares_a, squares_b))
     for root in roots:
         product = product / root
-    return product.where(positive, 0)
+    return product.masked_fill(silent, 0)
 
 
 def _weigh(products: Tensor, weights: Tensor | None) -> Tensor:

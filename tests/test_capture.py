@@ -471,3 +471,12 @@ def test_a_loss_that_averages_is_refused():
 def test_pictures_and_labels_that_do_not_fit_are_refused(images, labels, message):
     with pytest.raises(ValueError, match=message):
         victim_gradients(linear_net(12, 5, True, nn.Tanh), images, labels)
+
+
+def test_arrays_and_lists_are_refused_by_name():
+    images, labels = torch.rand(1, 1, 3, 8, 8), torch.zeros(1, 1, dtype=torch.int64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    with pytest.raises(TypeError, match="images must be a Tensor, got ndarray"):
+        victim_gradients(model, images.numpy(), labels)
+    with pytest.raises(TypeError, match="labels must be a Tensor, got list"):
+        victim_gradients(model, images, labels.tolist())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from precode_lib.attacks.noise import SharedNoise
+from precode_lib.attacks.observed import check_observation
 from precode_lib.attacks.optimizers import optimize
 from precode_lib.attacks.recipe import Recipe
 from precode_lib.attacks.reports import (
@@ -55,6 +56,7 @@ class Search(Iterator[AttackStep]):
         start: Tensor | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ):
+        check_observation(observation)
         self.observation, self.recipe = observation, recipe
         self.iteration = 0
         self._chunk_bytes = chunk_bytes
@@ -283,6 +285,11 @@ class Search(Iterator[AttackStep]):
             raise ValueError(
                 f"this state is of {state['recipe']!r} over images {shape}, the search "
                 f"is {self.recipe.name!r} over {tuple(self._best.shape)}."
+            )
+        if (state["logits"] is None) != (self._logits is None):
+            raise ValueError(
+                "one of this state and this search looks for the labels too, the other "
+                "has them from a rule; give both the same `labels`."
             )
         device = self._best.device
         for name in _TENSORS:

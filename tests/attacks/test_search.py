@@ -349,6 +349,26 @@ def test_the_state_of_another_search_is_refused(scene):
         search(scene).load_state_dict(state)
     with pytest.raises(ValueError, match="of 'search' over images"):
         search(make_scene(victims=3)).load_state_dict(search(scene).state_dict())
+    joint = search(scene, labels=None)
+    with pytest.raises(ValueError, match="the same `labels`"):
+        joint.load_state_dict(search(scene).state_dict())
+    with pytest.raises(ValueError, match="the same `labels`"):
+        search(scene).load_state_dict(joint.state_dict())
+
+
+@pytest.mark.parametrize("distance", [squared_distance, cosine_distance])
+def test_a_victim_that_sent_nan_diverges_and_the_others_go_on(scene, distance):
+    shared = scene.seen.shared.dense().map(lambda g: g.clone())
+    shared["3.weight"][0, 0, 0] = float("nan")
+    seen = replace(scene.seen, shared=shared)
+    broken = Search(seen, replace(SHORT, distance=distance), generator=seeded())
+    list(broken)
+    assert broken.result.outcome == ("diverged", "exhausted")
+
+
+def test_a_search_refuses_bare_gradients(scene):
+    with pytest.raises(TypeError, match="takes an Observation, got Gradients"):
+        Search(scene.seen.shared, SHORT, generator=seeded())
 
 
 # --- observations of every kind ---------------------------------------------------
