@@ -27,7 +27,7 @@ from precode_lib.defenses import ClientStep, Defense
 from precode_lib.gradients import Gradients, concatenate, factor, ranks
 from precode_lib.loss import per_example_loss
 from precode_lib.sampling import NoiseSource, draw_noise, noise_from, recorded_noise
-from precode_lib.validation import check_count, check_range, closest
+from precode_lib.validation import check_count, check_finite, check_range, closest
 
 # How much dense gradient `observe` holds at a time, in bytes.
 WIRE_BYTES = 256 * 2**20
@@ -98,6 +98,13 @@ class Observation:
     local: LocalTraining | None = None
     loss: Callable = per_example_loss
     buffers: dict[str, Tensor] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        labels = "unknown" if self.labels is None else "known"
+        return (
+            f"Observation({self.num_victims} victims x {self.num_examples} pictures "
+            f"{tuple(self.image_shape)}, labels {labels}, {self.shared!r})"
+        )
 
     @property
     def num_victims(self) -> int:
@@ -269,6 +276,7 @@ def observe(
         buffers_shared: whether the attacker sees `client_buffers`.
     """
     check_victims(images, labels)
+    check_finite(images, "images")
     model = copy.deepcopy(model)
     own = model if client_buffers is None else _with_buffers(model, client_buffers)
     client = Client(own, local=local, loss=loss)

@@ -27,6 +27,7 @@ from precode_lib.terms import (
     shape_of,
     squared_distance_of,
 )
+from precode_lib.validation import closest
 
 __all__ = [
     "Gradients", "Outer", "Term", "concatenate", "cosine_similarity", "dense", "factor",
@@ -49,7 +50,11 @@ class Gradients(Mapping[str, Term]):
             raise ValueError(f"every term needs the same number of victims: {counts}.")
 
     def __getitem__(self, name: str) -> Term:
-        return self._terms[name]
+        try:
+            return self._terms[name]
+        except KeyError:
+            close = closest(str(name), self._terms)
+            raise KeyError(f"no parameter {name!r}.{close}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._terms)

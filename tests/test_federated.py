@@ -174,6 +174,20 @@ def test_unknown_labels_are_not_in_the_observation():
     assert seen.take(slice(0, 1)).labels is None
 
 
+def test_an_observation_says_what_it_holds_without_its_tensors():
+    seen = observe(net(), *pictures(2, 3))
+    assert repr(seen).startswith(
+        "Observation(2 victims x 3 pictures (3, 4, 4), labels known, Gradients(2 "
+    )
+
+
+def test_pictures_with_nan_are_refused_by_name():
+    images, labels = pictures(2, 1)
+    images[1, 0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="images holds NaN or infinity in 1 of"):
+        observe(net(), images, labels)
+
+
 def test_take_and_to_keep_victims_and_labels_together():
     images, labels = pictures(3, 1)
     seen = observe(net(), images, labels)

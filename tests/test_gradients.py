@@ -436,6 +436,14 @@ def test_a_gradient_says_what_it_holds(pair):
     }
 
 
+def test_a_misspelt_parameter_gets_a_hint(pair):
+    a, _ = pair
+    with pytest.raises(KeyError, match="no parameter 'bais'. Did you mean 'bias'"):
+        a["bais"]
+    assert a.get("bais") is None
+    assert "bais" not in a
+
+
 def test_gradients_that_do_not_fit_are_refused(pair):
     a, b = pair
     with pytest.raises(ValueError, match="at least one term"):
