@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 # Largest temporary that a single operation may build, in bytes; see `_victim_chunks`.
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 67_108_864
 
 # From so many entries on, terms are worked through victim by victim on a CPU.
-LARGE = 2**16
+LARGE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
