@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,22 @@ def victim_gradients(
     return capture(images, labels, noise=noise, create_graph=create_graph)
 
 
+def victim_by_victim(
+    step: Callable[..., Gradients],
+    images: Tensor,
+    labels: Tensor,
+    noise: NoiseSource | None,
+) -> Gradients:
+    """`step(images, labels, noise=...)` for each victim alone, put together."""
+    parts = []
+    for v, pair in enumerate(zip(images.split(1), labels.split(1), strict=True)):
+        own = noise
+        if isinstance(noise, list | tuple):
+            own = [n.unflatten(0, images.shape[:2])[v] for n in noise]
+        parts.append(step(*pair, noise=own))
+    return concatenate(parts)
+
+
 class Capture:
     """`victim_gradients` for many calls: looks at the model once, not every time."""
 
@@ -88,7 +105,8 @@ class Capture:
             wanted = images.requires_grad or labels.requires_grad
             create_graph = torch.is_grad_enabled() and wanted
         if len(images) > 1 and mixes_examples(self._modules):
-            return self._one_by_one(images, labels, noise, create_graph)
+            alone = partial(self, create_graph=create_graph)
+            return victim_by_victim(alone, images, labels, noise)
         source = nullcontext() if noise is None else noise_from(noise)
         with source, differentiable():
             return self._all_at_once(images, labels, create_graph)
@@ -98,17 +116,6 @@ class Capture:
         check_victims(images, labels)
         plan = self._look_at_model(images, labels)
         return plan.bytes_per_example * images.shape[1]
-
-    def _one_by_one(
-        self, images: Tensor, labels: Tensor, noise: NoiseSource | None, graph: bool
-    ) -> Gradients:
-        parts = []
-        for v, pair in enumerate(zip(images.split(1), labels.split(1), strict=True)):
-            own = noise
-            if isinstance(noise, list | tuple):
-                own = [n.unflatten(0, images.shape[:2])[v] for n in noise]
-            parts.append(self(*pair, noise=own, create_graph=graph))
-        return concatenate(parts)
 
     def _all_at_once(self, images: Tensor, labels: Tensor, graph: bool) -> Gradients:
         plan = self._look_at_model(images, labels)

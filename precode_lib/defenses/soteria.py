@@ -5,13 +5,20 @@ the defended layer out of its matching never meets the defense.
 """
 
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from precode_lib.capture import Capture, check_victims, differentiable, mixes_examples
-from precode_lib.gradients import Gradients, Outer, concatenate
+from precode_lib.capture import (
+    Capture,
+    check_victims,
+    differentiable,
+    mixes_examples,
+    victim_by_victim,
+)
+from precode_lib.gradients import Gradients, Outer
 from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
 from precode_lib.validation import check_range, closest
 
@@ -51,29 +58,14 @@ def soteria_step(
     options = {"layer": layer, "percentile": percentile}
     if len(images) > 1 and mixes_examples(capture.model):
         # A batch norm would see all victims at once.
-        return _one_by_one(capture, images, labels, noise, options)
+        alone = partial(soteria_step, capture, **options)
+        return victim_by_victim(alone, images, labels, noise)
     step = _features_at_once(capture, images, labels)
     with recorded_noise() as drawn:
         scores = _scores(capture.model, layer, images, noise, step)
     gradients = capture(images, labels, noise=drawn)
     limit = torch.quantile(scores, percentile / 100, dim=1, keepdim=True)
     return _without_columns(gradients, weight, scores < limit)
-
-
-def _one_by_one(
-    capture: Capture,
-    images: Tensor,
-    labels: Tensor,
-    noise: NoiseSource | None,
-    options: dict,
-) -> Gradients:
-    parts = []
-    for v, pair in enumerate(zip(images.split(1), labels.split(1), strict=True)):
-        own = noise
-        if isinstance(noise, list | tuple):
-            own = [n.unflatten(0, images.shape[:2])[v] for n in noise]
-        parts.append(soteria_step(capture, *pair, noise=own, **options))
-    return concatenate(parts)
 
 
 def _features_at_once(capture: Capture, images: Tensor, labels: Tensor) -> int:
