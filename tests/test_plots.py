@@ -2,12 +2,16 @@
 
 import base64
 import io
+import itertools
+import math
 import re
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from precode_lib import plots
@@ -22,6 +26,7 @@ from precode_lib.plots import (
     new_axes,
     pixelated,
     plot_bars,
+    plot_curves,
     plot_dots,
     show_pictures,
     show_source,
@@ -168,6 +173,109 @@ def test_dots_draw_where_they_are_told_and_refuse_what_does_not_fit():
     assert dots(ax=ax) is ax
     with pytest.raises(ValueError, match="2 values of 'accuracy' but 1 names"):
         dots(names=["none"])
+
+
+CURVES = {
+    "plain": ("leaked", [1.0, 0.1, 0.010]),
+    "noisy": ("leaked", [1.0, 0.2, 0.011]),
+    "pruned": ("leaked", [1.0, 0.3, 0.0102]),
+    "PRECODE": ("defended", [1.0, 1.0, 0.9]),
+    "clean": ("original", [1.0, 1.0, 0.9]),
+    "chance": ("neutral", [0.01, 0.01, 0.0101]),
+}
+
+
+def test_curves_lie_at_their_values_in_the_colour_of_their_role():
+    ax = plot_curves(CURVES, x=[1, 10, 100], xlabel="step", log=(True, True))
+    for line, (role, heights) in zip(ax.lines, CURVES.values(), strict=True):
+        assert list(line.get_xdata()) == [1, 10, 100]
+        assert list(line.get_ydata()) == heights
+        assert line.get_color() == colour(role)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert ax.get_xlabel() == "step"
+    assert ax.get_legend() is None
+
+
+def test_curves_of_one_role_differ_in_dashes():
+    lines = plot_curves(CURVES).lines
+    assert len({line._unscaled_dash_pattern for line in lines[:3]}) == 3
+    plain = (0, None)
+    assert [line._unscaled_dash_pattern for line in lines[3:]] == [plain] * 3
+
+
+@pytest.mark.parametrize("log", [(False, False), (False, True)])
+@pytest.mark.parametrize("limits", [None, (0.005, 400)])
+def test_the_names_of_curves_neither_overlap_nor_leave_the_figure(log, limits):
+    ax = plot_curves(CURVES, log=log, xlabel="step", ylabel="objective")
+    if limits:
+        ax.set_ylim(*limits)
+    ax.figure.savefig(io.BytesIO(), format="png")
+    extent = mpl.text.Text.get_window_extent  # without the line to the curve
+    boxes = sorted(map(extent, ax.texts), key=lambda box: box.y0)
+    assert len(boxes) == len(CURVES)
+    for low, high in itertools.pairwise(boxes):
+        assert low.y1 <= high.y0
+    right_edge = ax.figure.bbox.x1
+    for box in boxes:
+        assert box.x0 > ax.bbox.x1 - 2
+        assert box.x1 <= right_edge
+        assert 0 <= box.y0 < box.y1 <= ax.figure.bbox.y1
+
+
+def test_a_curve_on_its_own_is_named_at_the_height_of_its_end():
+    curve = {"only": ("leaked", [1.0, 5.0, 0.5, math.nan])}
+    ax = plot_curves(curve)
+    ax.set_ylim(0, 2)
+    (name,) = ax.texts
+    assert name.get_text() == "only"
+    assert name.get_position()[1] == pytest.approx(0.25)
+    assert name.get_color() == colour("leaked")
+
+
+@given(st.lists(st.floats(-1, 2), min_size=1, max_size=8))
+def test_names_keep_their_order_and_their_distance(heights):
+    placed = plots._apart(heights, 0.1)
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    for low, high in itertools.pairwise(order):
+        assert placed[high] - placed[low] >= 0.1 - 1e-9
+    if all(heights[b] - heights[a] >= 0.1 for a, b in itertools.pairwise(order)):
+        assert placed == pytest.approx(heights)
+
+
+def test_a_spread_is_a_band_in_the_colour_of_its_curve():
+    ax = plot_curves(
+        {"mean": ("defended", torch.tensor([1.0, 2.0]))},
+        spread={"mean": ([0.5, 1.0], torch.tensor([1.5, 3.0]))},
+    )
+    (band,) = ax.collections
+    assert mpl.colors.to_hex(band.get_facecolor()[0]) == colour("defended")
+    corners = band.get_paths()[0].vertices
+    assert (corners[:, 1].min(), corners[:, 1].max()) == (0.5, 3.0)
+    html = as_figure(ax, caption="c", alt="a").html
+    assert COLOURS["defended"][0] not in html[html.index("<svg") :]
+
+
+@pytest.mark.parametrize(
+    ("curves", "options", "message"),
+    [
+        ({}, {}, "1 to 8 lines, got 0"),
+        ({str(i): ("leaked", [1]) for i in range(9)}, {}, "got 9"),
+        ({"a": ("leakd", [1])}, {}, "leakd"),
+        ({"a": ("leaked", [])}, {}, "0 values of 'a'"),
+        ({"a": ("leaked", [1, 2])}, {"x": [1]}, "2 values of 'a' for 1 places"),
+        ({"a": ("leaked", [0, -1])}, {"log": (False, True)}, "not positive"),
+        ({"a": ("leaked", [1])}, {"spread": {"b": ([1], [1])}}, "'b'.* none of"),
+        ({"a": ("leaked", [1])}, {"spread": {"a": ([1, 2], [1])}}, r"\[2, 1\]"),
+    ],
+)
+def test_curves_that_cannot_be_drawn_are_refused(curves, options, message):
+    with pytest.raises(ValueError, match=message):
+        plot_curves(curves, **options)
+
+
+def test_curves_draw_where_they_are_told():
+    ax = new_axes()
+    assert plot_curves(CURVES, ax=ax) is ax
 
 
 def test_plotting_leaves_matplotlib_settings_and_pyplot_alone():
