@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -10,8 +11,13 @@ import torch
 import precode_lib
 from precode_lib.plots import colour_css
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import address
+
 LIBRARY = Path(precode_lib.__file__).parent
-RESULTS = LIBRARY.parent / "data"
+RESULTS = ROOT / "data"
 KEPT = {".py", ".js", ".css", ".json", ".mplstyle"}
 
 
@@ -45,6 +51,33 @@ def write_colours(app) -> None:
     (folder / "colours.css").write_text(colour_css(), encoding="utf-8")
 
 
+def point_to_repository(app, config) -> None:
+    """Offer Binder, Colab and GitHub once the repository has an address.
+
+    A workflow on GitHub knows it even where nobody has set it. Colab waits
+    all the same: it runs the set-up cell, and that has the placeholder.
+    """
+    options = config.html_theme_options
+    here = options.get("repository_url", "")
+    colab = {"colab_url": "https://colab.research.google.com"}
+    if not address.is_real(here):
+        name, colab = os.environ.get("GITHUB_REPOSITORY"), {}
+        here = f"https://github.com/{name}" if name else ""
+    if not here:
+        for option in ("repository_url", "launch_buttons"):
+            options.pop(option, None)
+        return
+    options["repository_url"] = address.checked(here)
+    options |= dict.fromkeys(
+        ("use_repository_button", "use_issues_button"), True
+    )
+    options["launch_buttons"] = {
+        "binderhub_url": "https://mybinder.org",
+        "notebook_interface": "jupyterlab",
+        **colab,
+    }
+
+
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
     """Remove the theme's Thebe script: unused, and it stops with an error."""
     context["script_files"] = [
@@ -61,6 +94,7 @@ def setup(app):
     os.environ["PRECODE_STATIC"] = "1"  # the notebooks' kernels inherit it
     app.add_config_value("library_fingerprint", library_fingerprint(), "env")
     app.connect("config-inited", forget_stale_outputs, priority=900)
+    app.connect("config-inited", point_to_repository)
     app.connect("builder-inited", write_colours)
     app.add_css_file("colours.css", priority=100)
     app.connect("html-page-context", drop_thebe, priority=900)

@@ -49,6 +49,33 @@ def test_executed_notebooks_are_kept_until_the_library_changes(static_build, tmp
     assert not executed.exists()
 
 
+BUTTONS = {"use_repository_button": True, "use_issues_button": True}
+
+
+@pytest.mark.parametrize(
+    ("address", "workflow", "launched"),
+    [
+        ("https://github.com/_account_/book", "", None),
+        ("https://github.com/_account_/book", "ada/fork", {"binderhub_url"}),
+        ("https://github.com/ada/book", "", {"binderhub_url", "colab_url"}),
+        ("https://github.com/ada/book", "bob/fork", {"binderhub_url", "colab_url"}),
+    ],
+)
+def test_launch_buttons_wait_for_an_address(
+    static_build, monkeypatch, address, workflow, launched
+):
+    monkeypatch.setenv("GITHUB_REPOSITORY", workflow)
+    options = {"repository_url": address, "repository_branch": "main"}
+    static_build.point_to_repository(None, SimpleNamespace(html_theme_options=options))
+    if launched is None:
+        assert options == {"repository_branch": "main"}
+        return
+    assert BUTTONS.items() <= options.items()
+    assert "_account_" not in options["repository_url"]
+    buttons = options["launch_buttons"]
+    assert {key for key in buttons if key.endswith("_url")} == launched
+
+
 @pytest.mark.slow
 def test_serving_prints_an_address_that_shows_the_welcome_page(site):
     code = "import make; make.serve(0)"
