@@ -1,0 +1,285 @@
+"""`precode`: reproduce the paper's tables, and show which results are there.
+
+Thin: it reads arguments, calls `precode_lib.experiments`, and prints. Exit codes: 0 all
+is well, 1 some cells could not be run, 2 the command was not understood, 3 stopped
+before the end (what was finished is kept).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import precode_lib
+
+if TYPE_CHECKING:
+    from precode_lib.experiments import Cell, Event, Finished, Scale, Table, Tally
+
+OK, INCOMPLETE, MISUSED, STOPPED = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, FileNotFoundError) as problem:
+        print(f"precode: {problem}", file=sys.stderr)
+        return MISUSED
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. What was finished is kept; the same command goes on from here.",
+            file=sys.stderr,
+        )
+        return STOPPED
+
+
+def _parser() -> argparse.ArgumentParser:
+    from precode_lib.experiments.protocol import SCALES
+    from precode_lib.experiments.tables import TABLES
+
+    parser = argparse.ArgumentParser(prog="precode", description=__doc__)
+    parser.add_argument(
+        "--version", action="version", version=f"precode {precode_lib.__version__}"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    names = [*TABLES, "all"]
+
+    run = commands.add_parser("reproduce", help="run a table's cells and print it")
+    run.set_defaults(command=_reproduce)
+    run.add_argument("table", choices=names, metavar="TABLE", help=", ".join(names))
+    run.add_argument("--data", metavar="PATH", help="a folder with the data sets")
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... or auto")
+    run.add_argument("--seeds", type=_numbers, metavar="0,1", help="only these seeds")
+    run.add_argument("--workers", type=int, default=1, help="processes on this machine")
+    run.add_argument("--scheduler", metavar="tcp://…", help="a Dask scheduler to use")
+    run.add_argument("--work", metavar="FOLDER", help="for checkpoints and weights")
+    run.add_argument("--dry-run", action="store_true", help="say the cost, run nothing")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    show = commands.add_parser("results", help="show what has been run")
+    show.set_defaults(command=_results)
+    show.add_argument("table", nargs="?", default="all", choices=names, metavar="TABLE")
+    for command, default in ((run, "smoke"), (show, None)):
+        command.add_argument("--scale", choices=[*SCALES], default=default)
+        command.add_argument("--results", metavar="FOLDER", help="of result files")
+        command.add_argument("--json", action="store_true", help="rows as JSON")
+    return parser
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from precode_lib.experiments import SCALES, Lab, Store, Tally, find
+
+    scale = _with_seeds(SCALES[options.scale], options.seeds)
+    tables = _tables(options.table)
+    cells = list(dict.fromkeys(c for t in tables for c in t.all_cells(scale)))
+    results = _results_folder(options)
+    store = Store(results / scale.name)
+    work = Path(options.work) if options.work else _work_folder()
+    lab = Lab(
+        work=work,
+        data=_existing(options.data),
+        device=_device(options.device),
+    )
+    done = find(cells, store)
+    _announce(cells, done, store, options)
+    if options.dry_run:
+        return OK
+    tally = Tally()
+    with _client(options) as client, _bar(len(cells), options) as show:
+        for event in _events(client, cells, store, lab):
+            tally.add(event)
+            show(event, tally)
+    done = find(cells, store)
+    _write_tables(tables, scale, done, results)
+    _print_tables(tables, scale, done, options)
+    _report_problems(tally)
+    return OK if tally.is_complete else INCOMPLETE
+
+
+def _results(options: argparse.Namespace) -> int:
+    from precode_lib.experiments import SCALES, Store, find
+
+    folder = _results_folder(options)
+    names = [options.scale] if options.scale else ["paper", "lite", "smoke"]
+    records = []
+    for name in names:
+        scale, store = SCALES[name], Store(folder / name)
+        tables = _tables(options.table)
+        cells = list(dict.fromkeys(c for t in tables for c in t.all_cells(scale)))
+        done = find(cells, store)
+        if not options.json:
+            print(f"{name}: {len(done)} of {len(cells)} cells are there.")
+        if done or options.scale:
+            records += _print_tables(tables, scale, done, options, gather=True)
+    if options.json:
+        print(json.dumps(records, indent=1))
+    return OK
+
+
+def _tables(name: str) -> "list[Table]":
+    from precode_lib.experiments import TABLES
+
+    return list(TABLES.values()) if name == "all" else [TABLES[name]]
+
+
+def _with_seeds(scale: "Scale", seeds: tuple[int, ...] | None) -> "Scale":
+    from dataclasses import replace
+
+    return scale if seeds is None else replace(scale, seeds=seeds)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(
+            f"seeds are whole numbers with commas, such as 0,1,2; got {text!r}"
+        ) from problem
+
+
+def _existing(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"--data names {folder}, which is no folder; name the folder that holds "
+            "the data sets' files."
+        )
+    return folder
+
+
+def _device(name: str):
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise ValueError(f"--device {name} cannot be used here: {problem}") from problem
+    return device
+
+
+def _results_folder(options: argparse.Namespace) -> Path:
+    """The folder of results: named, or that of the repository, or one below here."""
+    from precode_lib.experiments import RESULTS
+
+    if options.results:
+        return Path(options.results)
+    repository = Path(precode_lib.__file__).parents[1]
+    is_checkout = (repository / "pyproject.toml").exists()
+    return (repository if is_checkout else Path.cwd()) / RESULTS
+
+
+def _work_folder() -> Path:
+    from precode_lib.data import cache_folder
+
+    return cache_folder() / "unfinished"
+
+
+def _announce(
+    cells: "list[Cell]", done: "dict[Cell, Finished]", store, options
+) -> None:
+    """Say what the command will cost, before it starts."""
+    from precode_lib.experiments import in_words, seconds
+
+    known = list(store)
+    left = [cell for cell in cells if cell not in done]
+    total = sum(seconds(cell, known) for cell in left)
+    cost = f", about {in_words(total)} of one core" if left else ""
+    print(
+        f"{options.table} at scale {options.scale}: {len(cells)} cells, "
+        f"{len(cells) - len(left)} finished, {len(left)} to run{cost}.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+@contextmanager
+def _client(options: argparse.Namespace) -> Iterator:
+    """A Dask client where several processes are asked for, else None."""
+    if options.scheduler is None and options.workers <= 1:
+        yield None
+        return
+    try:
+        from distributed import Client, LocalCluster
+    except ModuleNotFoundError as problem:
+        raise ValueError(
+            "several workers need Dask: pip install 'precode-lib[cluster]'."
+        ) from problem
+    if options.scheduler is not None:
+        with Client(options.scheduler, set_as_default=False) as client:
+            yield client
+        return
+    local = LocalCluster(
+        n_workers=options.workers, threads_per_worker=1, dashboard_address=None
+    )
+    with local, Client(local, set_as_default=False) as client:
+        yield client
+
+
+def _events(client, cells, store, lab) -> "Iterator[Event]":
+    from precode_lib.experiments import reproduce, reproduce_with
+
+    if client is None:
+        return reproduce(cells, store, lab)
+    return reproduce_with(client, cells, store, lab)
+
+
+@contextmanager
+def _bar(total: int, options: argparse.Namespace) -> Iterator:
+    """A progress bar over cells, which also says how far the present one is."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, unit="cell", disable=options.quiet or None) as bar:
+
+        def show(event: "Event", tally: "Tally") -> None:
+            bar.n = min(total, sum(tally.counts.values()))
+            if event.progress is not None:
+                done, all_ = event.progress.done, event.progress.total
+                note = f"{event.cell}: {done}/{all_} {event.progress.note}"
+                bar.set_postfix_str(note, refresh=False)
+            bar.update(0)
+
+        yield show
+
+
+def _write_tables(tables, scale, done, results: Path) -> None:
+    """One tidy CSV per table beside the cells."""
+    from precode_lib.data.cache import atomic_file
+    from precode_lib.experiments import as_csv, as_records, rows
+
+    for table in tables:
+        records = as_records(table, scale.name, rows(table, scale, done))
+        with atomic_file(results / f"{table.name}-{scale.name}.csv") as partial:
+            partial.write_text(as_csv(records), encoding="utf-8")
+
+
+def _print_tables(tables, scale, done, options, *, gather: bool = False) -> list[dict]:
+    from precode_lib.experiments import as_records, as_text, rows
+
+    records = []
+    for table in tables:
+        table_rows = rows(table, scale, done)
+        records += as_records(table, scale.name, table_rows)
+        if not options.json:
+            print(f"\n{as_text(table, scale.name, table_rows)}")
+    if options.json and not gather:
+        print(json.dumps(records, indent=1))
+    return records
+
+
+def _report_problems(tally: "Tally") -> None:
+    for cell, problem in tally.problems.items():
+        first, *_ = problem.splitlines()
+        print(f"not run: {cell}: {first}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""What can be run, as data: each cell is one number's worth of work, named by a hash.
+
+A cell holds everything that determines its result except the pictures themselves,
+whose digest joins it in `key_of`. Cells are plain values: they travel to other
+machines, and two equal ones are the same cell.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+# Raise a kind's number whenever its results may change: finished cells of the old
+# number are then run anew. A test pins a small result of each kind as a reminder.
+RESULTS_VERSION = {"training": 1, "attack": 1, "ats": 1}
+BEFORE_FC = ("before fc",)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model, what it is fed with, and how it is defended.
+
+    Args:
+        dataset: a name that `Lab` knows.
+        model: smlp, dmlp, lenet or resnet.
+        defense: none, ng-2, ng-3, gc, gc-90 or precode.
+        seed: of the weights, the noise and the attack's start.
+        width: of the hidden layers or, for resnet, of its first stage.
+        init: published or pytorch; they differ for lenet.
+        k: size of PRECODE's code.
+        beta: weight of the KL in bits, as in the paper.
+        places: where PRECODE stands, such as "before fc" or "after features.hidden1".
+    """
+
+    dataset: str
+    model: str
+    defense: str = "none"
+    seed: int = 0
+    width: int = 1024
+    init: str = "published"
+    k: int = 256
+    beta: float = 1e-3
+    places: tuple[str, ...] = BEFORE_FC
+
+    def __str__(self) -> str:
+        usual = Setup(self.dataset, self.model)
+        extra = [
+            f"{name}={_plain(value)}"
+            for name, value in asdict(self).items()
+            if name not in ("dataset", "model", "defense", "seed")
+            and value != getattr(usual, name)
+        ]
+        parts = [self.dataset, self.model, self.defense, *extra, f"seed {self.seed}"]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class TrainingCell:
+    """Train a model and note loss and accuracy after every epoch.
+
+    Args:
+        epochs: how many.
+        train_pictures: how many to learn from, of every class alike; None for all.
+        test_pictures: likewise, to test with.
+    """
+
+    kind: ClassVar[str] = "training"
+    setup: Setup
+    epochs: int
+    train_pictures: int | None = None
+    test_pictures: int | None = None
+
+    def __str__(self) -> str:
+        return f"train {self.setup}, {self.epochs} epochs"
+
+
+@dataclass(frozen=True)
+class AttackCell:
+    """Attack the gradients of a set of victims.
+
+    Args:
+        attack: iga or cpl, with the settings of Scheliga et al. 2022.
+        victims: how many pictures.
+        batch_size: pictures that share one gradient.
+        iterations: of the search.
+        patience: steps without a lower objective after which a victim's search ends.
+        epoch: how long the model was trained before; 0 is at random initialisation.
+        training: which training that was; None at epoch 0.
+        lr: Adam's; the paper prints 0.01.
+        shows: whether some reconstructions are kept as pictures.
+    """
+
+    kind: ClassVar[str] = "attack"
+    setup: Setup
+    attack: str = "iga"
+    victims: int = 128
+    batch_size: int = 1
+    iterations: int = 7_000
+    patience: int = 1_200
+    epoch: int = 0
+    training: TrainingCell | None = None
+    lr: float = 0.01
+    shows: bool = False
+
+    def __post_init__(self) -> None:
+        if self.victims % self.batch_size:
+            raise ValueError(
+                f"{self.victims} victims do not fill batches of {self.batch_size}; "
+                "choose a multiple."
+            )
+        if (self.epoch > 0) != (self.training is not None):
+            raise ValueError(
+                "an attack on a trained model (epoch > 0) needs its training, and only "
+                f"that: got epoch {self.epoch} and training {self.training}."
+            )
+
+    def __str__(self) -> str:
+        extra = f", batches of {self.batch_size}" if self.batch_size > 1 else ""
+        extra += f", after {self.epoch} epochs" if self.epoch else ""
+        extra += f", lr {self.lr:g}" if self.lr != 0.01 else ""
+        return f"{self.attack} on {self.setup}, {self.victims} victims{extra}"
+
+
+@dataclass(frozen=True)
+class AtsCell:
+    """Attack pictures under a transformation policy, with or without adapting to it.
+
+    Args:
+        policy: numbers of operations such as "3-1-7"; -1 for none.
+        adaptive: whether the attacker searches through the transformation.
+    """
+
+    kind: ClassVar[str] = "ats"
+    setup: Setup
+    policy: str = "-1"
+    adaptive: bool = False
+    victims: int = 100
+    iterations: int = 4_800
+
+    def __str__(self) -> str:
+        attacker = "adaptive" if self.adaptive else "plain"
+        return f"ats {self.policy}, {attacker}, {self.setup}"
+
+
+Cell = TrainingCell | AttackCell | AtsCell
+KINDS: dict[str, type] = {c.kind: c for c in (TrainingCell, AttackCell, AtsCell)}
+
+
+def to_dict(cell: Cell) -> dict[str, Any]:
+    """The cell as JSON knows it, with its kind."""
+    return {"kind": cell.kind, **json.loads(json.dumps(asdict(cell)))}
+
+
+def from_dict(entry: dict[str, Any]) -> Cell:
+    """The cell of a `to_dict`; ignores fields of later versions never silently."""
+    entry = dict(entry)
+    kind = KINDS[entry.pop("kind")]
+    known = {f.name for f in fields(kind)}
+    if not entry.keys() <= known:
+        raise ValueError(
+            f"unknown fields {sorted(entry.keys() - known)} of a {kind.kind} cell; it "
+            "was written by another version of the library."
+        )
+    entry["setup"] = _setup(entry["setup"])
+    if entry.get("training") is not None:
+        training = entry["training"]
+        setup = _setup(training["setup"])
+        entry["training"] = TrainingCell(**{**training, "setup": setup})
+    return kind(**entry)
+
+
+def key_of(cell: Cell, data_digest: str) -> str:
+    """The name of a cell's files: readable, and different for different results."""
+    decisive = to_dict(cell)
+    decisive["version"] = RESULTS_VERSION[cell.kind]
+    decisive["data"] = data_digest
+    text = json.dumps(decisive, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    setup = cell.setup
+    words = [cell.kind, setup.dataset, setup.model, setup.defense, f"s{setup.seed}"]
+    return "-".join([word.replace("_", "") for word in words] + [digest])
+
+
+def _setup(entry: dict[str, Any]) -> Setup:
+    return Setup(**{**entry, "places": tuple(entry["places"])})
+
+
+def _plain(value: Any) -> str:
+    return "+".join(value) if isinstance(value, tuple | list) else f"{value}"

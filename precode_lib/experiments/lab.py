@@ -1,0 +1,258 @@
+"""From the names in a cell to pictures, models and defenses: what a run works with."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import nn
+
+from precode_lib import data, models
+from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE, Recipe
+from precode_lib.bottleneck import NATS_PER_BIT, with_precode
+from precode_lib.data import Pictures, Splits, victims
+from precode_lib.defenses import Defense, add_noise, prune
+from precode_lib.experiments.cells import AtsCell, AttackCell, Cell, Setup, TrainingCell
+from precode_lib.initialisation import pytorch_default
+from precode_lib.validation import closest
+
+RECIPES: Mapping[str, Recipe] = {"iga": IGA_PRECODE, "cpl": CPL_PRECODE}
+# From a generator to the function that changes a gradient.
+PERTURBATIONS: Mapping[str, Callable[[torch.Generator], Defense | None]] = {
+    "none": lambda generator: None,
+    "precode": lambda generator: None,  # it changes the model instead
+    "ng-2": lambda generator: partial(add_noise, std=1e-2, generator=generator),
+    "ng-3": lambda generator: partial(add_noise, std=1e-3, generator=generator),
+    "gc": lambda generator: partial(prune, ratio=0.1),
+    "gc-90": lambda generator: partial(prune, ratio=0.9),
+}
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    "smlp": models.smlp,
+    "dmlp": models.dmlp,
+    "lenet": lambda *shape, width, **options: models.lenet(*shape, **options),
+    "resnet": partial(models.resnet, blocks_per_stage=1),
+    "resnet20": partial(models.resnet, blocks_per_stage=3),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where pictures of one name come from.
+
+    Args:
+        title: for people.
+        load: from a path (or None: the cache folder) to train and test parts.
+        files: patterns of the files or folders to look for in a data folder.
+        size: how many pictures its training part has when it is complete.
+        victims: chooses the pictures to attack, if they are not of the training part.
+        is_free: whether its pictures may be stored in this repository.
+    """
+
+    title: str
+    load: Callable[[Path | None], Splits]
+    size: int
+    files: tuple[str, ...] = ()
+    victims: str | None = None
+    is_free: bool = False
+
+
+DATASETS: Mapping[str, Dataset] = {
+    "photos": Dataset("embedded photographs", lambda _: data.photos(), 1, is_free=True),
+    "cifar10": Dataset(
+        "CIFAR-10",
+        data.cifar10,
+        50_000,
+        ("cifar-10-python.tar.gz", "cifar-10-batches-py", "cifar10*"),
+        victims="paper",
+    ),
+    "cifar100": Dataset(
+        "CIFAR-100",
+        data.cifar100,
+        50_000,
+        ("cifar-100-python.tar.gz", "cifar-100-python", "cifar100*"),
+    ),
+    "medical_mnist": Dataset(
+        "Medical MNIST",
+        data.medical_mnist,
+        47_163,
+        ("Medical-MNIST*", "medical_mnist*"),
+    ),
+}
+_VICTIM_FILE = "128CIF_RECDATA.dict"
+# Photographs without a stated licence are attacked, never stored.
+_NOT_STORED = {"motorcycle"}
+
+
+@dataclass(eq=False)
+class Lab:
+    """Where cells are run: data, device, and a folder for unfinished work.
+
+    Args:
+        data: a folder that holds the data sets' files, or one path per data set; what
+            is in neither is looked for in the cache folder.
+        device: where models and attacks run.
+        work: checkpoints and trained weights; may be deleted when nothing runs.
+        every: seconds between two checkpoints.
+    """
+
+    work: Path
+    data: Path | Mapping[str, Path] | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    every: float = 20.0
+    _loaded: dict = field(default_factory=dict, repr=False)
+
+    def path_of(self, name: str) -> Path | None:
+        """The file or folder of a data set, where the user has named one."""
+        if isinstance(self.data, Mapping):
+            return self.data.get(name)
+        if self.data is None:
+            return None
+        patterns = (_VICTIM_FILE,) if name == "paper" else DATASETS[name].files
+        found = (path for p in patterns for path in sorted(Path(self.data).glob(p)))
+        return next(found, None)
+
+    def splits(self, cell: TrainingCell) -> Splits:
+        """What a training learns from and is tested with."""
+        whole = self._whole(cell.setup.dataset)
+        wanted = cell.train_pictures or DATASETS[cell.setup.dataset].size
+        _check_enough(whole.train, wanted)
+        train = _some(whole.train, cell.train_pictures)
+        return Splits(train, _some(whole.test, cell.test_pictures))
+
+    def victims(self, cell: AttackCell | AtsCell) -> Pictures:
+        """The pictures under attack: the paper's own, or some of the training part."""
+        if DATASETS[_known(cell.setup.dataset)].victims == "paper":
+            source = self._once("paper", self._paper_victims)
+        else:
+            source = self._whole(cell.setup.dataset).train
+        _check_enough(source, cell.victims)
+        return victims(source, cell.victims)
+
+    def digest(self, cell: Cell) -> str:
+        """A checksum of the very pictures that a cell uses."""
+        if isinstance(cell, TrainingCell):
+            splits = self.splits(cell)
+            parts = [splits.train, splits.test]
+        else:
+            parts = [self.victims(cell)]
+            if isinstance(cell, AttackCell) and cell.training is not None:
+                splits = self.splits(cell.training)
+                parts += [splits.train, splits.test]
+        return "-".join(self._once(_identity(p), partial(_digest, p)) for p in parts)
+
+    def pictures(self, cell: Cell) -> list[Pictures]:
+        """The collections behind a cell, for its provenance."""
+        if isinstance(cell, TrainingCell):
+            splits = self.splits(cell)
+            return [splits.train, splits.test]
+        return [self.victims(cell)]
+
+    def model(self, setup: Setup, like: Pictures) -> nn.Module:
+        """A fresh model for these pictures, with PRECODE where the setup says so."""
+        generator = stream(setup.seed, "model")
+        options = {"width": setup.width, "generator": generator}
+        if setup.init == "pytorch":
+            options["init"] = pytorch_default
+        shape, classes = like.image_shape, like.num_classes
+        model = MODELS[setup.model](shape, classes, **options)
+        if setup.defense == "precode":
+            sides = {"before": [], "after": []}
+            for place in setup.places:
+                side, layer = place.split(" ", 1)
+                sides[side].append(layer)
+            model = with_precode(
+                model,
+                **{side: layers or None for side, layers in sides.items()},
+                k=setup.k,
+                beta=setup.beta / NATS_PER_BIT,
+                generator=generator,
+            )
+        return model.to(self.device)
+
+    def perturbation(self, setup: Setup, generator: torch.Generator) -> Defense | None:
+        """What the setup does to a gradient before it is sent."""
+        return PERTURBATIONS[setup.defense](generator)
+
+    def generator(self, setup: Setup, purpose: str) -> torch.Generator:
+        """A stream of random numbers on the device, of its own for each purpose."""
+        return stream(setup.seed, purpose, self.device)
+
+    def _whole(self, name: str) -> Splits:
+        return self._once(name, lambda: DATASETS[_known(name)].load(self.path_of(name)))
+
+    def _paper_victims(self) -> Pictures:
+        """The published victims; without their file, pictures of the training part."""
+        try:
+            return data.paper_victims(self.path_of("paper"))
+        except data.MissingDataError:
+            return self._whole("cifar10").train
+
+    def _once(self, name: object, build: Callable):
+        if name not in self._loaded:
+            self._loaded[name] = build()
+        return self._loaded[name]
+
+
+def recipe(cell: AttackCell) -> Recipe:
+    """The attack of a cell."""
+    return replace(
+        RECIPES[cell.attack],
+        optimizer=partial(torch.optim.Adam, lr=cell.lr),
+        iterations=cell.iterations,
+        patience=cell.patience,
+    )
+
+
+def stream(
+    seed: int, purpose: str, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Random numbers that depend on the seed and the purpose, and on nothing else."""
+    sequence = np.random.SeedSequence([seed, crc32(purpose.encode())])
+    state = sequence.generate_state(2, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0] >> 1))
+
+
+def storable(pictures: Pictures, cell: AttackCell) -> list[int]:
+    """Which victims' reconstructions may be kept as pictures in this repository."""
+    if not (cell.shows and DATASETS[cell.setup.dataset].is_free):
+        return []
+    names = [pictures.classes[label] for label in pictures.labels]
+    return [i for i, name in enumerate(names) if name not in _NOT_STORED][:6]
+
+
+def _known(name: str) -> str:
+    if name not in DATASETS:
+        raise ValueError(
+            f"no data set {name!r}; there are {', '.join(DATASETS)}."
+            + closest(name, DATASETS)
+        )
+    return name
+
+
+def _check_enough(pictures: Pictures, wanted: int) -> None:
+    if len(pictures) < wanted:
+        raise data.MissingDataError(
+            f"{wanted:,} pictures are wanted, {pictures.name} has {len(pictures):,}; "
+            "name a complete copy of the data set."
+        )
+
+
+def _some(pictures: Pictures, number: int | None) -> Pictures:
+    if number is None or number >= len(pictures):
+        return pictures
+    return victims(pictures, number, seed=0)
+
+
+def _identity(pictures: Pictures) -> tuple:
+    return "digest", pictures.name, len(pictures), pictures.stored.data_ptr()
+
+
+def _digest(pictures: Pictures) -> str:
+    digest = hashlib.sha256(str(tuple(pictures.stored.shape)).encode())
+    digest.update(pictures.stored.contiguous().numpy().tobytes())
+    digest.update(pictures.labels.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,251 @@
+"""Run many cells: finished ones are skipped, unfinished ones go on where they were.
+
+`reproduce` runs them one after the other in this process; `reproduce_with` hands them
+to Dask workers, on this machine or on a cluster. Both yield what happens, and both
+write each result as soon as it is there.
+"""
+
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from precode_lib.data import MissingDataError
+from precode_lib.experiments.cells import Cell, key_of
+from precode_lib.experiments.lab import Lab
+from precode_lib.experiments.running import Progress, forget, run, weights_file
+from precode_lib.experiments.store import (
+    BusyError,
+    Finished,
+    Store,
+    about,
+    claimed,
+    made,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# What a cell can come to.
+FINISHED, KEPT, MISSING, FAILED, BUSY = "finished", "kept", "missing", "failed", "busy"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a cell.
+
+    Args:
+        cell: which.
+        state: finished (run now), kept (had been run before), missing (its pictures are
+            not here), failed, busy (another process has it), or empty: it is running.
+        progress: how far it is, while it is running.
+        problem: what went wrong, in words.
+    """
+
+    cell: Cell
+    state: str = ""
+    progress: Progress | None = None
+    problem: str = ""
+
+
+@dataclass
+class Tally:
+    """What became of the cells so far, by state."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def add(self, event: Event) -> None:
+        """Count an event that ended a cell."""
+        if event.state:
+            self.counts[event.state] = self.counts.get(event.state, 0) + 1
+        if event.problem:
+            self.problems[str(event.cell)] = event.problem
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every cell has its result."""
+        return self.counts.keys() <= {FINISHED, KEPT}
+
+
+def find(cells: Iterable[Cell], store: Store) -> dict[Cell, Finished]:
+    """The finished ones among the cells, by what they are; pictures aren't needed.
+
+    Where several files hold the same cell, measured on different copies of a data set,
+    the one made last counts.
+    """
+    wanted = set(cells)
+    found: dict[Cell, Finished] = {}
+    for finished in store:
+        cell = finished.cell
+        if cell in wanted and (
+            cell not in found or finished.made["date"] >= found[cell].made["date"]
+        ):
+            found[cell] = finished
+    return found
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell that has to be run.
+
+    Args:
+        cell: which.
+        key: of its files.
+        marks: of a training: the epochs whose weights some attack starts from.
+        after: the key of the training that has to come first, if any.
+    """
+
+    cell: Cell
+    key: str
+    marks: tuple[int, ...] = ()
+    after: str | None = None
+
+
+def plan(
+    cells: Iterable[Cell], store: Store, lab: Lab
+) -> tuple[list[Task], list[Event]]:
+    """What has to be run, in order, and an event for every cell that hasn't to be.
+
+    An attack on a trained model brings the training along, unless its weights are here.
+    """
+    tasks: dict[str, Task] = {}
+    events = []
+    for cell in dict.fromkeys(cells):
+        try:
+            key = key_of(cell, lab.digest(cell))
+        except MissingDataError as problem:
+            events.append(Event(cell, MISSING, problem=str(problem)))
+            continue
+        if store.file(key).exists():
+            events.append(Event(cell, KEPT))
+        else:
+            after = _training_first(cell, lab, tasks)
+            tasks.setdefault(key, Task(cell, key, after=after))
+    ordered = sorted(tasks.values(), key=lambda task: not task.marks)
+    return ordered, events
+
+
+def _training_first(cell: Cell, lab: Lab, tasks: dict[str, Task]) -> str | None:
+    """Plan the training that this attack starts from; its key, or None."""
+    training = getattr(cell, "training", None)
+    if training is None or weights_file(training, lab, cell.epoch).exists():
+        return None
+    key = key_of(training, lab.digest(training))
+    planned = tasks.get(key, Task(training, key))
+    marks = tuple(sorted({*planned.marks, cell.epoch}))
+    tasks[key] = replace(planned, marks=marks)
+    return key
+
+
+def reproduce(cells: Iterable[Cell], store: Store, lab: Lab) -> Iterator[Event]:
+    """Run what is not finished yet, here and one after the other."""
+    tasks, events = plan(cells, store, lab)
+    yield from events
+    for task in tasks:
+        yield from _reproduce_one(task, store, lab)
+
+
+def reproduce_with(
+    client: "Client", cells: Iterable[Cell], store: Store, lab: Lab
+) -> Iterator[Event]:
+    """Run what is not finished yet on a Dask cluster's workers.
+
+    Workers need the library, the pictures (`lab.data` or their cache folder) and, to
+    continue each other's unfinished work, one shared `lab.work`. Results come back here
+    and are written here. A worker that dies loses nothing but the steps since its last
+    checkpoint: its cell goes to another one.
+    """
+    from distributed import as_completed
+
+    tasks, events = plan(cells, store, lab)
+    yield from events
+    by_key: dict[str, Any] = {}
+    for task in tasks:
+        first = by_key.get(task.after)
+        by_key[task.key] = client.submit(
+            _run_remotely, task, lab, first, key=f"precode-{task.key}", retries=3
+        )
+    tasks_of = {by_key[task.key]: task for task in tasks}
+    for future in as_completed(list(tasks_of)):
+        task = tasks_of[future]
+        if future.status != "finished":
+            problem = future.exception()
+            text = f"{type(problem).__name__}: {problem}"
+            yield Event(task.cell, FAILED, problem=text)
+            continue
+        store.write(future.result())
+        forget(lab, task.key)
+        yield Event(task.cell, FINISHED)
+
+
+def _reproduce_one(task: Task, store: Store, lab: Lab) -> Iterator[Event]:
+    cell = task.cell
+    try:
+        with claimed(lab.work, task.key):
+            if store.file(task.key).exists() and not task.marks:
+                yield Event(cell, KEPT)  # another process was faster
+                return
+            store.write((yield from _finish(task, lab)))
+            forget(lab, task.key)
+        yield Event(cell, FINISHED)
+    except BusyError as problem:
+        yield Event(cell, BUSY, problem=str(problem))
+    except (RuntimeError, ValueError, OSError) as problem:
+        yield Event(cell, FAILED, problem=f"{type(problem).__name__}: {problem}")
+
+
+def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
+    """Run a cell to its end; yields events, returns what is to be stored."""
+    lab.work.mkdir(parents=True, exist_ok=True)
+    spent = lab.work / f"{task.key}.seconds"
+    before = float(spent.read_text()) if spent.exists() else 0.0
+    start, noted = time.process_time(), time.monotonic()
+    steps = run(task.cell, lab, task.key, marks=task.marks)
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            result = end.value
+            break
+        yield Event(task.cell, progress=progress)
+        if time.monotonic() - noted > lab.every:
+            noted = time.monotonic()
+            spent.write_text(f"{before + time.process_time() - start:.2f}")
+    total = before + time.process_time() - start
+    spent.unlink(missing_ok=True)
+    pictures = [about(each) for each in lab.pictures(task.cell)]
+    how = made(lab.device, total)
+    return Finished(task.cell, result, pictures, how, task.key)
+
+
+def _run_remotely(task: Task, lab: Lab, first: object = None) -> Finished:
+    """A worker's part: run the cell, quietly, and hand the result back.
+
+    `first` is the result of the training that had to come first, if any.
+    """
+    with _one_thread(), claimed(lab.work, task.key):
+        steps = _finish(task, lab)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Workers share the machine: on a CPU each keeps to one core.
+
+    OMP_NUM_THREADS, which torch obeys from its start, overrides the one of here.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,254 @@
+"""Run one cell, from its checkpoint if there is one, to its result.
+
+A run is an iterator of `Progress` whose return value is the result: whoever loops over
+it owns the bar and the stop button. Results hold no times and no dates, so a run that
+was killed and resumed ends, on a CPU, with the same result to the last digit.
+"""
+
+import base64
+import io
+import time
+from collections.abc import Collection, Generator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from precode_lib.ats import Policy
+from precode_lib.ats_evaluation import IGA_ATS, adaptive, evaluate, plain
+from precode_lib.attacks import Reconstruction, Search
+from precode_lib.data import Normalisation, Pictures
+from precode_lib.data.cache import atomic_file
+from precode_lib.experiments.cells import (
+    AtsCell,
+    AttackCell,
+    Cell,
+    TrainingCell,
+    key_of,
+)
+from precode_lib.experiments.lab import Lab, recipe, storable
+from precode_lib.experiments.store import rounded
+from precode_lib.federated import observe
+from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, Convention, pair, reorder, score
+from precode_lib.protocols import PAPER as PAPER_TRAINING
+from precode_lib.protocols import Randomness
+from precode_lib.training import fit, read_checkpoint
+
+_EVERY_STEPS = 250  # training steps between two looks at the clock
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a cell is.
+
+    Args:
+        done: steps made, in this run or an earlier one.
+        total: steps in all, at most.
+        note: for people.
+    """
+
+    done: int
+    total: int
+    note: str = ""
+
+
+Run = Generator[Progress, None, dict[str, Any]]
+
+
+def run(cell: Cell, lab: Lab, key: str, *, marks: Collection[int] = ()) -> Run:
+    """Run a cell to its end; the generator's return value is its result.
+
+    Args:
+        key: names its checkpoint.
+        marks: of a training: epochs after which the weights are kept, for attacks.
+    """
+    if isinstance(cell, TrainingCell):
+        result = yield from _train(cell, lab, key, marks)
+    elif isinstance(cell, AttackCell):
+        result = yield from _attack(cell, lab, key)
+    else:
+        result = yield from _ats(cell, lab)
+    return rounded(result)
+
+
+def forget(lab: Lab, key: str) -> None:
+    """Delete the checkpoint of a cell whose result is safe."""
+    _checkpoint(lab, key).unlink(missing_ok=True)
+
+
+# --- training -------------------------------------------------------------------------
+
+
+def _train(cell: TrainingCell, lab: Lab, key: str, marks: Collection[int]) -> Run:
+    setup = cell.setup
+    splits = lab.splits(cell)
+    model = lab.model(setup, splits.train)
+    random = Randomness.seeded(setup.seed, lab.device)
+    training = fit(
+        model,
+        splits,
+        replace(PAPER_TRAINING, epochs=cell.epochs),
+        defense=lab.perturbation(setup, random.defense),
+        random=random,
+        checkpoint=_checkpoint(lab, key),
+        every=_EVERY_STEPS,
+    )
+    # A checkpoint may be of the very epoch whose weights were not kept any more.
+    weights = {mark: weights_file(cell, lab, mark) for mark in marks}
+    _keep_weights(model, weights.get(len(training.history)))
+    for epoch in training:
+        _keep_weights(model, weights.get(epoch.epoch))
+        note = f"test accuracy {epoch.test_accuracy:.1%}"
+        yield Progress(epoch.epoch, cell.epochs, note)
+    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    history = [asdict(epoch) for epoch in training.history]
+    return {name: [epoch[name] for epoch in history] for name in names}
+
+
+def weights_file(cell: TrainingCell, lab: Lab, epoch: int) -> Path:
+    """Where the weights after an epoch of a training are kept."""
+    return lab.work / f"{key_of(cell, lab.digest(cell))}-epoch{epoch}.pt"
+
+
+def _keep_weights(model: nn.Module, file: Path | None) -> None:
+    if file is not None and not file.exists():
+        with atomic_file(file) as partial:
+            torch.save(model.state_dict(), partial)
+
+
+# --- attacks --------------------------------------------------------------------------
+
+
+def _attack(cell: AttackCell, lab: Lab, key: str) -> Run:
+    setup = cell.setup
+    pictures = lab.victims(cell)
+    model = lab.model(setup, pictures).eval()
+    if cell.training is not None:
+        file = weights_file(cell.training, lab, cell.epoch)
+        model.load_state_dict(read_checkpoint(file, lab.device))
+    noise = lab.generator(setup, "noise")
+    observation = observe(
+        model,
+        _grouped(pictures.images, cell.batch_size).to(lab.device),
+        _grouped(pictures.labels, cell.batch_size).to(lab.device),
+        normalisation=pictures.normalisation,
+        defense=lab.perturbation(setup, noise),
+        noise=noise,
+    )
+    search = Search(observation, recipe(cell), generator=lab.generator(setup, "attack"))
+    yield from _searched(search, lab, key)
+    return _judged(search.result, pictures, storable(pictures, cell))
+
+
+def _searched(search: Search, lab: Lab, key: str) -> Generator[Progress, None, None]:
+    """Make the search's steps, with a checkpoint now and then."""
+    file = _checkpoint(lab, key)
+    if file.exists():
+        search.load_state_dict(read_checkpoint(file, lab.device))
+    saved = time.monotonic()
+    total = search.recipe.iterations
+    for step in search:
+        if time.monotonic() - saved >= lab.every:
+            with atomic_file(file) as partial:
+                torch.save(search.state_dict(), partial)
+            saved = time.monotonic()
+        if step.iteration % 10 == 0:
+            yield Progress(step.iteration + 1, total, f"{step.num_active} searching")
+
+
+def _judged(
+    found: Reconstruction, pictures: Pictures, shown: list[int]
+) -> dict[str, Any]:
+    """All that a table or a figure needs to know of an attack."""
+    originals, normalisation = pictures.pixels, pictures.normalisation
+    ends = {"last": found.last_images, "best": found.images}
+    guesses = {
+        name: _paired(originals, _pixels(images, normalisation))
+        for name, images in ends.items()
+    }
+
+    def judge(end: str, convention: Convention):
+        pixels = guesses[end]
+        options = {"convention": convention, "normalisation": normalisation}
+        return score(originals, pixels, **options)
+
+    table = {
+        end: {
+            c.name: {**judge(end, c).mean._asdict(), "asr": judge(end, c).asr}
+            for c in (PAPER, UNIT, NOTEBOOK)
+        }
+        for end in ends
+    }
+    result = {
+        **table,
+        "ssim": judge("last", PAPER).ssim.tolist(),
+        "objective": found.last_objective.double().cpu().tolist(),
+        "iterations": found.iterations.cpu().tolist(),
+        "outcomes": list(found.outcome),
+    }
+    if shown:
+        result["shown"] = shown
+        result["pictures"] = [_png(guesses["last"][i]) for i in shown]
+    return result
+
+
+def _grouped(values: Tensor, batch_size: int) -> Tensor:
+    """(N, ...) → (N / B, B, ...)."""
+    return values.unflatten(0, (-1, batch_size))
+
+
+def _pixels(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """(V, B, C, H, W) normalised → the same in [0, 1], on the CPU."""
+    return normalisation.denormalise(images.cpu().float()).clamp(0, 1)
+
+
+def _paired(originals: Tensor, guesses: Tensor) -> Tensor:
+    """Guesses (V, B, C, H, W) as (N, C, H, W), each batch in its originals' order."""
+    batches = originals.unflatten(0, guesses.shape[:2])
+    return reorder(guesses, pair(batches, guesses)).flatten(0, 1)
+
+
+def _png(pixels: Tensor) -> str:
+    levels = (pixels * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+# --- transformations ------------------------------------------------------------------
+
+
+def _ats(cell: AtsCell, lab: Lab) -> Run:
+    # No checkpoint: a cell of this kind is minutes, and adaptive searches are many.
+    setup = cell.setup
+    pictures = lab.victims(cell)
+    model = lab.model(setup, pictures).eval()
+    policy = Policy.parse(cell.policy)
+    attack_recipe = replace(IGA_ATS, iterations=cell.iterations)
+    yield Progress(0, 1, str(policy))
+
+    def attack(observation, generator):
+        if not cell.adaptive:
+            return plain(observation, generator, recipe=attack_recipe)
+        options = {"transforms": policy.variants, "recipe": attack_recipe}
+        return adaptive(observation, generator, **options)
+
+    generator = lab.generator(setup, "attack")
+    found = evaluate(model, pictures, policy, generator=generator, attack=attack)
+    yield Progress(1, 1, str(policy))
+    views = {
+        "original": found.against_original,
+        "transformed": found.against_transformed,
+    }
+    return {
+        name: {**scores.mean._asdict(), "asr": scores.asr, "psnr_std": scores.std.psnr}
+        for name, scores in views.items()
+    }
+
+
+def _checkpoint(lab: Lab, key: str) -> Path:
+    lab.work.mkdir(parents=True, exist_ok=True)
+    return lab.work / f"{key}.pt"

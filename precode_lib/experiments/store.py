@@ -1,0 +1,167 @@
+"""Finished cells as files: one JSON each, whole at any moment, safe for two writers.
+
+A cell's file holds the cell, its result, the pictures it used and how it was made. What
+is unfinished lives elsewhere (`Lab.work`), so that a folder of results is always what
+was really measured.
+"""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+import precode_lib
+from precode_lib.data import Pictures
+from precode_lib.data.cache import atomic_file
+from precode_lib.experiments.cells import Cell, from_dict, to_dict
+
+RESULTS = Path("data", "results")
+
+
+class BusyError(RuntimeError):
+    """Another process is at work on this cell."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A cell that was run: what came out, on which pictures, and how.
+
+    Args:
+        cell: what was run.
+        result: numbers, as the kind of cell has them.
+        pictures: name, number and fidelity of each collection that was used.
+        made: versions, device, date and seconds.
+        key: the name of its file.
+    """
+
+    cell: Cell
+    result: Mapping[str, Any]
+    pictures: list[Mapping[str, Any]]
+    made: Mapping[str, Any]
+    key: str
+
+
+class Store:
+    """A folder of finished cells."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+
+    def file(self, key: str) -> Path:
+        """Where a cell of this key is or will be."""
+        return self.folder / f"{key}.json"
+
+    def read(self, key: str) -> Finished | None:
+        """The finished cell, or None if it was not run."""
+        file = self.file(key)
+        return _read(file) if file.exists() else None
+
+    def write(self, finished: Finished) -> None:
+        """Keep a finished cell; a file appears whole or not at all."""
+        entry = {
+            "cell": to_dict(finished.cell),
+            "result": finished.result,
+            "pictures": finished.pictures,
+            "made": finished.made,
+        }
+        with atomic_file(self.file(finished.key)) as partial:
+            partial.write_text(_pretty(entry), encoding="utf-8")
+
+    def __iter__(self) -> Iterator[Finished]:
+        for file in sorted(self.folder.glob("*.json")):
+            yield _read(file)
+
+
+@contextmanager
+def claimed(work: Path, key: str) -> Iterator[None]:
+    """Keep others from this cell meanwhile; raises BusyError if another is at it.
+
+    The operating system gives the claim back when a process dies, however it dies.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as problem:
+        raise BusyError(f"{key} is being run by another process") from problem
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def about(pictures: Pictures) -> dict[str, Any]:
+    """What a result has to say of the pictures it was measured on."""
+    return {
+        "name": pictures.name,
+        "number": len(pictures),
+        "shape": list(pictures.image_shape),
+        "fidelity": pictures.fidelity,
+    }
+
+
+def made(device: torch.device, seconds: float) -> dict[str, Any]:
+    """How a result came about, at this moment and on this machine."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "precode_lib": precode_lib.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "processor_seconds": round(seconds, 1),
+    }
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Floats with so many significant digits, in whatever they are nested in."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, Mapping):
+        return {name: rounded(each, digits) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(each, digits) for each in value]
+    return value
+
+
+def _read(file: Path) -> Finished:
+    try:
+        entry = json.loads(file.read_text(encoding="utf-8"))
+        cell = from_dict(entry["cell"])
+        parts = entry["result"], entry["pictures"], entry["made"]
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ValueError(
+            f"{file} is not a result that can be read ({problem}); move it away, and "
+            "the cell is run again."
+        ) from problem
+    return Finished(cell, *parts, key=file.stem)
+
+
+def _pretty(entry: Mapping[str, Any]) -> str:
+    """One line per field, lists of numbers on one line: small, and good to compare."""
+    lines = [
+        f'"{part}": {{\n'
+        + ",\n".join(f"  {json.dumps(n)}: {json.dumps(v)}" for n, v in value.items())
+        + "\n}"
+        if isinstance(value, Mapping)
+        else f'"{part}": {json.dumps(value)}'
+        for part, value in entry.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        names = [line for line in text.splitlines() if line.startswith("model name")]
+        return names[0].split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,350 @@
+"""The paper's tables and figures: which cells each is made of, and how they are read.
+
+A table turns into rows: one per condition and metric, with the paper's value beside the
+mean and the spread over seeds of ours. Cells that were not run leave an empty row; a
+number that no file holds cannot appear.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from precode_lib.experiments import paper, protocol
+from precode_lib.experiments.cells import (
+    BEFORE_FC,
+    AtsCell,
+    AttackCell,
+    Cell,
+    Setup,
+    TrainingCell,
+)
+from precode_lib.experiments.protocol import Scale
+from precode_lib.experiments.store import Finished
+
+LR = AttackCell.lr  # of the paper's attacks, as printed
+ATTACK_METRICS = ("mse", "psnr", "ssim", "asr")
+ACCURACIES = ("train_accuracy", "test_accuracy")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or figure of the paper.
+
+    Args:
+        name: what to call it on the command line.
+        title: what it shows.
+        cells: from a scale to what has to be run, with seed 0 only.
+        claim: what the paper says about it in words, where it prints no numbers.
+    """
+
+    name: str
+    title: str
+    cells: Callable[[Scale], list[Cell]]
+    claim: str = ""
+
+    def all_cells(self, scale: Scale) -> list[Cell]:
+        """The cells for every seed, seed by seed, each cell once."""
+        once = dict.fromkeys(self.cells(scale))
+        return [reseeded(cell, seed) for seed in scale.seeds for cell in once]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one condition: the paper's value and ours.
+
+    Args:
+        setup: the condition, with seed 0.
+        attack: iga, cpl, or nothing for accuracies; ATS rows name the attacker.
+        condition: what else distinguishes the row: batch size, epoch, policy.
+        metric: mse, psnr (dB), ssim, asr (%), train_accuracy (%) or test_accuracy (%).
+        paper: what the paper prints; None if nothing.
+        mean: over the seeds that were run; None if none was.
+        spread: sample standard deviation over seeds; None for fewer than two.
+        seeds: how many seeds were run, of how many.
+        convention: of the metric.
+    """
+
+    setup: Setup
+    attack: str
+    condition: str
+    metric: str
+    paper: float | None
+    mean: float | None
+    spread: float | None
+    seeds: int
+    of_seeds: int
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        if self.mean is None or self.paper is None:
+            return None
+        return self.mean - self.paper
+
+
+def reseeded(cell: Cell, seed: int) -> Cell:
+    """The same cell with another seed, in its training too."""
+    changes: dict[str, Any] = {"setup": replace(cell.setup, seed=seed)}
+    if isinstance(cell, AttackCell) and cell.training is not None:
+        changes["training"] = reseeded(cell.training, seed)
+    return replace(cell, **changes)
+
+
+def rows(table: Table, scale: Scale, found: Mapping[Cell, Finished]) -> list[Row]:
+    """The table, as far as its cells are among the finished ones."""
+    made = []
+    for cell in dict.fromkeys(table.cells(scale)):
+        finished = [found.get(reseeded(cell, seed)) for seed in scale.seeds]
+        results = [each.result for each in finished if each is not None]
+        made += _rows_of(cell, results, len(scale.seeds), scale)
+    return made
+
+
+def _rows_of(
+    cell: Cell, results: list[Mapping[str, Any]], of_seeds: int, scale: Scale
+) -> list[Row]:
+    read, printed, attack, condition = _reading(cell)
+    shown = printed if scale.stand_in is None else {}  # a stand-in has no counterpart
+    made = []
+    for metric, value_of in read.items():
+        values = [value_of(result) for result in results]
+        made.append(
+            Row(
+                setup=cell.setup,
+                attack=attack,
+                condition=condition,
+                metric=metric,
+                paper=shown.get(metric),
+                mean=fmean(values) if values else None,
+                spread=stdev(values) if len(values) > 1 else None,
+                seeds=len(values),
+                of_seeds=of_seeds,
+            )
+        )
+    return made
+
+
+def _reading(cell: Cell):
+    """How to read a cell: metrics, the paper's values, the attack, the condition."""
+    setup = cell.setup
+    if isinstance(cell, TrainingCell):
+        case = (setup.dataset, setup.model, setup.defense.split("-90")[0])
+        printed = paper.ACCURACIES.get(case, {}) if _is_published(setup) else {}
+        read = {m: lambda r, m=m: 100 * r[m][-1] for m in ACCURACIES}
+        return read, printed, "", _condition(setup)
+    if isinstance(cell, AtsCell):
+        printed = {"psnr": paper.ATS_PSNR.get((cell.policy, cell.adaptive))}
+        read = {
+            "psnr": lambda r: r["transformed"]["psnr"],
+            "psnr against the original": lambda r: r["original"]["psnr"],
+            "ssim against the original": lambda r: r["original"]["ssim"],
+        }
+        attacker = "adaptive" if cell.adaptive else "plain"
+        return read, printed, attacker, f"policy {cell.policy}"
+    # Another learning rate, initialisation or reading of "10 %" is tried to explain
+    # the printed number, so that is what it stands beside.
+    meant = replace(setup, init="published", defense=setup.defense.split("-90")[0])
+    case = (setup.dataset, cell.attack, setup.model, meant.defense)
+    usual = _is_published(meant) and cell.batch_size == 1 and cell.epoch == 0
+    printed = paper.ATTACKS.get(case, {}) if usual else {}
+    read = {m: lambda r, m=m: r["last"]["paper"][m] for m in ATTACK_METRICS}
+    read["asr"] = lambda r: 100 * r["last"]["paper"]["asr"]
+    return read, printed, cell.attack, _condition(setup, cell)
+
+
+def _is_published(setup: Setup) -> bool:
+    """Whether the setup is the one behind the paper's main tables."""
+    usual = Setup(setup.dataset, setup.model, setup.defense, setup.seed, setup.width)
+    return setup == usual
+
+
+def _condition(setup: Setup, cell: AttackCell | None = None) -> str:
+    """What distinguishes this row from the main tables' setup, in words."""
+    parts = []
+    if cell is not None and (cell.batch_size > 1 or cell.epoch > 0):
+        parts = [f"batch {cell.batch_size}", f"epoch {cell.epoch}"]
+    if cell is not None and cell.lr != LR:
+        parts.append(f"lr {cell.lr:g}")
+    if setup.init != "published":
+        parts.append(f"{setup.init} initialisation")
+    if setup.defense == "precode":
+        usual = Setup(setup.dataset, setup.model)
+        for name in ("k", "beta"):
+            if getattr(setup, name) != getattr(usual, name):
+                parts.append(f"{name} {getattr(setup, name):g}")
+        if setup.places != BEFORE_FC:
+            parts.append(" and ".join(setup.places).replace("features.", ""))
+    return ", ".join(parts)
+
+
+# --- what each table is made of -------------------------------------------------------
+
+
+def _privacy(
+    scale: Scale,
+    dataset: str,
+    models: Iterable[str],
+    defenses: Iterable[str],
+    attack: str = "iga",
+) -> list[Cell]:
+    setups = [scale.setup(dataset, m, d) for m in models for d in defenses]
+    return [scale.attack(setup, attack) for setup in setups]
+
+
+def _accuracy(
+    scale: Scale, dataset: str, models: Iterable[str], defenses: Iterable[str]
+) -> list[Cell]:
+    setups = [scale.setup(dataset, m, d) for m in models for d in defenses]
+    return [scale.training(setup) for setup in setups]
+
+
+def _both(scale: Scale, *case) -> list[Cell]:
+    return [*_privacy(scale, *case), *_accuracy(scale, *case)]
+
+
+def _fig5(scale: Scale) -> list[Cell]:
+    pairs = [(m, d) for m in ("dmlp", "lenet") for d in protocol.DEFENSES]
+    setups = [scale.setup("photos", m, d) for m, d in pairs]
+    # Photographs that may be shown, whatever the other tables use.
+    return [scale.attack(s, victims=min(10, scale.victims), shows=True) for s in setups]
+
+
+def _fig7(scale: Scale) -> list[Cell]:
+    sizes = [size for size in (1, 8, 16) if scale.victims % size == 0]
+    return [
+        scale.attack(scale.setup("cifar10", m, d), batch_size=size, epoch=epoch)
+        for epoch in scale.marks
+        for size in sizes
+        for m in ("dmlp", "lenet")
+        for d in ("none", "precode")
+    ]
+
+
+def _variants(scale: Scale, changes: Iterable[Mapping[str, Any]]) -> list[Cell]:
+    setups = [scale.setup("cifar10", "dmlp", "precode", **each) for each in changes]
+    attacks = [scale.attack(setup) for setup in setups]
+    return [*attacks, *map(scale.training, setups)]
+
+
+def _ats(scale: Scale) -> list[Cell]:
+    return [
+        scale.ats(policy, adaptive=adaptive)
+        for policy in protocol.POLICIES
+        for adaptive in (False, True)
+        if not (adaptive and policy == "-1")  # nothing to adapt to
+    ]
+
+
+def _why(scale: Scale) -> list[Cell]:
+    """Small experiments on the cells where we differ from the paper."""
+    faster = [
+        scale.attack(scale.setup("cifar10", m, d), a, lr=0.1)
+        for a, m, d in (
+            ("iga", "smlp", "none"),
+            ("iga", "dmlp", "none"),
+            ("iga", "dmlp", "ng-3"),
+            ("iga", "dmlp", "gc"),
+            ("iga", "dmlp", "precode"),
+            ("iga", "lenet", "none"),
+            ("iga", "lenet", "gc"),
+            ("iga", "lenet", "precode"),
+            ("cpl", "dmlp", "none"),
+            ("cpl", "lenet", "none"),
+        )
+    ]
+    pruned = [
+        scale.attack(scale.setup("cifar10", m, "gc-90"), lr=lr)
+        for m in _TWO
+        for lr in (LR, 0.1)
+    ]
+    default = scale.setup("cifar10", "lenet", "none", init="pytorch")
+    trained = scale.training(scale.setup("cifar10", "dmlp", "gc-90"))
+    return [*faster, *pruned, scale.attack(default), trained]
+
+
+_MLPS, _TWO = ("smlp", "dmlp", "lenet"), ("dmlp", "lenet")
+_PAIR, _FIVE, _FOUR = ("none", "precode"), protocol.DEFENSES, protocol.FEW_DEFENSES
+
+_ALL = [
+    Table(
+        "table1",
+        "Three models without and with PRECODE, IGA on CIFAR-10",
+        lambda scale: _both(scale, "cifar10", _MLPS, _PAIR),
+    ),
+    Table(
+        "table2",
+        "Five defenses, IGA on CIFAR-10",
+        lambda scale: _both(scale, "cifar10", _TWO, _FIVE),
+    ),
+    Table(
+        "table3a",
+        "Four defenses, IGA on CIFAR-100",
+        lambda scale: _both(scale, "cifar100", _TWO, _FOUR),
+    ),
+    Table(
+        "table3b",
+        "Four defenses, IGA on Medical MNIST",
+        lambda scale: _both(scale, "medical_mnist", _TWO, _FOUR),
+    ),
+    Table(
+        "table4",
+        "Four defenses, CPL on CIFAR-10",
+        lambda scale: _privacy(scale, "cifar10", _TWO, _FOUR, "cpl"),
+    ),
+    Table(
+        "fig4",
+        "SSIM of every reconstruction, without and with PRECODE",
+        lambda scale: _privacy(scale, "cifar10", _MLPS, _PAIR),
+        "SSIM near 1 for the MLPs, lower for LeNet, near 0 with PRECODE.",
+    ),
+    Table(
+        "fig5",
+        "Reconstructions under five defenses",
+        _fig5,
+        "Recognisable without defense, NG-3 and GC; not with PRECODE.",
+    ),
+    Table(
+        "fig6",
+        "Accuracy during training, five defenses on CIFAR-10",
+        lambda scale: _accuracy(scale, "cifar10", _TWO, _FIVE),
+        "PRECODE trains like the baseline; NG-2 and GC do not.",
+    ),
+    Table(
+        "fig7",
+        "Batch size and training progress",
+        _fig7,
+        "MLP: near 1 always; LeNet: falls with both; PRECODE: below 0.15.",
+    ),
+    Table(
+        "supp-k",
+        "PRECODE's code size k",
+        lambda scale: _variants(scale, [{"k": k} for k in protocol.CODE_SIZES]),
+        "No notable influence on training, accuracy or reconstructions.",
+    ),
+    Table(
+        "supp-beta",
+        "PRECODE's weight beta",
+        lambda scale: _variants(scale, [{"beta": b} for b in protocol.BETAS]),
+        "Only 1e-1 slows training and costs accuracy; no influence on privacy.",
+    ),
+    Table(
+        "supp-placement",
+        "Where PRECODE stands, and how often",
+        lambda scale: _variants(scale, [{"places": p} for p in protocol.PLACEMENTS]),
+        "Too near the input: slightly better reconstructions, still "
+        "unrecognisable. More than one: lower accuracy, same privacy.",
+    ),
+    Table(
+        "why",
+        "Where we differ from the paper: one change at a time",
+        _why,
+    ),
+    Table(
+        "ats",
+        "Transformation policies, plain and adaptive attacker",
+        _ats,
+        "Gao et al. 2021, not this paper; quoted from its replication.",
+    ),
+]
+TABLES: Mapping[str, Table] = {table.name: table for table in _ALL}
