@@ -103,7 +103,7 @@ def show_pictures(
     """
     if not panels:
         raise ValueError("show_pictures needs at least one panel, got none.")
-    shown = "".join(panel_html(panel, _img_html(panel)) for panel in panels)
+    shown = "".join(panel_html(panel, img_html(panel)) for panel in panels)
     body = f'<div class="precode-panels" style="--size:{width:g}rem">{shown}</div>'
     labels = ", ".join(describe(panel) for panel in panels)
     return HtmlFigure(figure_html(body, caption=caption), labels)
@@ -154,7 +154,8 @@ def panel_html(panel: Panel, picture: str) -> str:
     )
 
 
-def _img_html(panel: Panel) -> str:
+def img_html(panel: Panel) -> str:
+    """A panel's picture as an element of its own."""
     return (
         f'<img class="precode-picture{pixelated(panel)}" '
         f'alt="{escape(panel.label)}" src="{data_uri(to_image(panel.pixels))}">'
@@ -364,7 +365,7 @@ def _name_ends(ax: Axes, ends: Mapping[str, tuple[str, tuple[float, float]]]) ->
         # The axes are at least this high once their own labels have found room.
         points_high = 72 * 0.9 * ax.figure.get_figheight() * ax.get_position().height
         step = 1.25 * names[0].get_fontsize() / points_high
-        for name, share in zip(names, _apart(shares.tolist(), step), strict=True):
+        for name, share in zip(names, apart(shares.tolist(), step), strict=True):
             name.set_position((1.02, share))
 
     place(ax)
@@ -372,7 +373,7 @@ def _name_ends(ax: Axes, ends: Mapping[str, tuple[str, tuple[float, float]]]) ->
     ax.callbacks.connect("ylim_changed", place)
 
 
-def _apart(heights: Sequence[float], step: float) -> list[float]:
+def apart(heights: Sequence[float], step: float) -> list[float]:
     """Move heights as little as needed to lie at least `step` apart, in their order."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
     # Blocks of touching names: [mean of (height - own offset), members].

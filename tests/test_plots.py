@@ -234,7 +234,7 @@ def test_a_curve_on_its_own_is_named_at_the_height_of_its_end():
 
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=8))
 def test_names_keep_their_order_and_their_distance(heights):
-    placed = plots._apart(heights, 0.1)
+    placed = plots.apart(heights, 0.1)
     order = sorted(range(len(heights)), key=heights.__getitem__)
     for low, high in itertools.pairwise(order):
         assert placed[high] - placed[low] >= 0.1 - 1e-9

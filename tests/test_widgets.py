@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from precode_lib import widgets
 from precode_lib.plots import Panel, to_image
 from precode_lib.widgets import Axis, SliderFigure, explore
+from precode_lib.widgets import sheet as sheets
+from precode_lib.widgets.live import Explorer
 
 AXES = [
     Axis("row", ["a", "b"], "Row", text=str, choice=True),
@@ -153,14 +154,16 @@ def test_live_sliders_draw_the_chosen_frame_and_draw_it_once():
         calls.append((row, step))
         return render(row, step)
 
-    box = explore(counted, AXES, question="q", caption="c", static=False)
-    _, menu, slider, view = box.children
+    explorer = Explorer(counted, AXES, question="q", caption="c", rest=0)
+    _, menu, slider, view, _ = explorer.show().children
     assert isinstance(menu, ipywidgets.Dropdown)
     assert isinstance(slider, ipywidgets.SelectionSlider)
     assert "<dd>a1</dd>" in view.value
     menu.value, slider.value = 1, 2
+    assert explorer.background.wait(60)
     assert "<dd>b2</dd>" in view.value
     menu.value, slider.value = 0, 1
+    assert explorer.background.wait(60)
     assert "<dd>a1</dd>" in view.value
     assert len(calls) == len(set(calls))
 
@@ -196,7 +199,7 @@ def test_frames_that_differ_in_form_are_refused(odd, message):
 
 
 def test_a_sheet_that_no_browser_could_read_is_refused(monkeypatch):
-    monkeypatch.setattr(widgets, "_LARGEST_SHEET", 8)
+    monkeypatch.setattr(sheets, "_LARGEST_SHEET", 8)
     with pytest.raises(ValueError, match="do not fit into one sheet"):
         figure()._repr_html_()
 

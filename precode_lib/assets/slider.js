@@ -7,6 +7,8 @@
     const inputs = [...root.querySelectorAll("input[type=range], select")];
     const pictures = [...root.querySelectorAll(".precode-picture")];
     const values = [...root.querySelectorAll("dd")];
+    const marks = [...root.querySelectorAll(".precode-mark")];
+    const cursor = root.querySelector(".precode-cursor");
     const status = root.querySelector("[role=status]");
 
     const place = (picture, tile) => {
@@ -17,6 +19,16 @@
         (count * (size + 2 * gutter) - size);
       picture.style.backgroundPosition =
         share(column, width, columns) + "% " + share(row, height, rows) + "%";
+    };
+
+    const follow = ([x, ...heights]) => {
+      cursor.setAttribute("x1", x);
+      cursor.setAttribute("x2", x);
+      marks.forEach((mark, i) => {
+        mark.toggleAttribute("hidden", heights[i] === null);
+        mark.setAttribute("cx", x);
+        mark.setAttribute("cy", heights[i] ?? 0);
+      });
     };
 
     const draw = (spoken) => {
@@ -31,30 +43,41 @@
       });
       pictures.forEach((picture, i) => place(picture, config.tiles[frame][i]));
       values.forEach((value, i) => { value.textContent = config.values[frame][i]; });
+      if (config.marks) follow(config.marks[frame]);
       if (spoken) status.textContent = config.sentences[frame];
       root.dataset.frame = frame;
     };
 
+    // Nothing moves before a reader asks for it. Those who want less motion get one
+    // picture a second, which no longer looks like movement.
+    const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
     const play = (button, input) => {
       let timer = null;
+      const say = (word) => {
+        button.textContent = word;
+        button.setAttribute("aria-label", word + ": " + button.dataset.title);
+      };
+      const atEnd = () => Number(input.value) >= Number(input.max);
       const stop = () => {
         clearInterval(timer);
         timer = null;
-        button.textContent = "Play";
+        say("Play");
+        draw(true);
       };
       const advance = () => {
-        if (Number(input.value) >= Number(input.max)) return stop();
         input.value = Number(input.value) + 1;
         draw(false);
+        if (atEnd()) stop();
       };
       button.disabled = false;
       input.addEventListener("input", () => timer && stop());
       button.addEventListener("click", () => {
         if (timer) return stop();
-        if (Number(input.value) >= Number(input.max)) input.value = 0;
+        if (atEnd()) input.value = 0;
         draw(false);
-        button.textContent = "Pause";
-        timer = setInterval(advance, 180);
+        say("Pause");
+        timer = setInterval(advance, calm.matches ? 1000 : 180);
       });
     };
 

@@ -1,0 +1,18 @@
+"""Sliders that work twice: live in a running notebook, and on a page without a kernel.
+
+`explore` draws a picture per setting, `watch` follows an attack. While the book is
+built (PRECODE_STATIC=1) both draw every frame once and return a `SliderFigure`, which
+needs nothing but the page; elsewhere they return ipywidgets that compute as you move.
+
+Frames are not kept on disk: they depend on all that `render` closes over, models and
+generators included, which no key of ours would name honestly. The book keeps whole
+executed notebooks instead, until their code or the library changes.
+"""
+
+from .axis import Axis
+from .curves import Curve
+from .exploring import explore
+from .figure import SliderFigure
+from .watching import watch
+
+__all__ = ["Axis", "Curve", "SliderFigure", "explore", "watch"]
