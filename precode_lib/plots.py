@@ -392,6 +392,75 @@ def apart(heights: Sequence[float], step: float) -> list[float]:
     return placed
 
 
+def show_table(
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str | tuple[str, str]]],
+    *,
+    caption: str,
+    names: int = 1,
+) -> HtmlFigure:
+    """A table; a pair in a cell is our number with the published one, small, below.
+
+    The caption states the finding. Wide tables scroll inside themselves.
+
+    Args:
+        heads: of the columns.
+        lines: one text or pair (ours, published) per column.
+        names: how many columns, from the left, name the line.
+    """
+    for index, line in enumerate(lines):
+        if len(line) != len(heads):
+            raise ValueError(
+                f"line {index} has {len(line)} cells, the table {len(heads)} columns."
+            )
+    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    body = "".join(
+        f"<tr>{''.join(_cell_html(c, i < names) for i, c in enumerate(line))}</tr>"
+        for line in lines
+    )
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    # A region that scrolls must be reachable by keyboard.
+    scroll = (
+        '<div class="precode-table" role="region" tabindex="0" '
+        f'aria-label="{escape(caption)}">{table}</div>'
+    )
+    return HtmlFigure(figure_html(scroll, caption=caption), caption)
+
+
+def _cell_html(cell: str | tuple[str, str], is_name: bool) -> str:
+    if is_name:
+        return f'<th scope="row">{escape(str(cell))}</th>'
+    if isinstance(cell, str):
+        return f"<td>{escape(cell)}</td>"
+    ours, published = map(escape, cell)
+    below = f"<small>{published}</small>" if published else ""
+    return f"<td>{ours}{below}</td>"
+
+
+@_styled
+def plot_strips(
+    values: Mapping[str, tuple[str, Sequence[float]]],
+    *,
+    xlabel: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """One line per name, from the top, with a faint dot for every value on it.
+
+    Args:
+        values: name of a line -> the role whose colour it has, and its values.
+    """
+    ax = ax or new_axes(width=6.4, height=0.9 + 0.3 * len(values))
+    for line, (role, numbers) in enumerate(values.values()):
+        places = [line] * len(numbers)
+        shade = colour(role)
+        ax.plot(numbers, places, "|", color=shade, ms=13, mew=1.5, alpha=0.55)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set_ylim(len(values) - 0.5, -0.5)
+    ax.grid(axis="both", alpha=0.4)
+    ax.set_xlabel(xlabel)
+    return ax
+
+
 @_styled
 def as_figure(ax: Axes, *, caption: str, alt: str) -> HtmlFigure:
     """Turn finished axes into a figure that follows the page's font and colours.

@@ -28,8 +28,10 @@ from precode_lib.plots import (
     plot_bars,
     plot_curves,
     plot_dots,
+    plot_strips,
     show_pictures,
     show_source,
+    show_table,
     to_image,
 )
 
@@ -308,3 +310,27 @@ def test_a_function_is_shown_as_it_stands_in_the_library():
     assert repr(source).startswith("def describe(panel: Panel) -> str:")
     assert source._repr_markdown_().startswith("```python\ndef describe")
     assert source._repr_markdown_().endswith("\n```")
+
+
+def test_a_table_puts_the_published_number_below_ours():
+    heads = ["model", "MSE"]
+    figure = show_table(heads, [["a & b", ("0.1", "0.2")]], caption="Close.")
+    assert '<th scope="row">a &amp; b</th>' in figure.html
+    assert "<td>0.1<small>0.2</small></td>" in figure.html
+    alone = show_table(heads, [["a", ("0.1", "")]], caption="Close.")
+    assert "<td>0.1</td>" in alone.html
+    assert "<small>" not in alone.html
+
+
+def test_a_table_refuses_a_line_of_another_length():
+    with pytest.raises(ValueError, match="line 1 has 1 cells, the table 2"):
+        show_table(["a", "b"], [["x", "y"], ["x"]], caption="Wrong.")
+
+
+def test_strips_keep_every_value_on_the_line_of_its_name():
+    ax = plot_strips({"one": ("leaked", [0.1, 0.5]), "two": ("defended", [0.3])})
+    first, second = ax.lines
+    assert list(first.get_xdata()) == [0.1, 0.5]
+    assert list(first.get_ydata()) == [0, 0]
+    assert list(second.get_ydata()) == [1]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
