@@ -9,7 +9,7 @@ from html import escape
 from precode_lib.plots import apart
 
 _WIDTH, _HEIGHT = 340, 220
-_TOP, _BOTTOM, _LEFT, _RIGHT = 28, 42, 52, 14
+_TOP, _BOTTOM, _LEFT, _RIGHT = 28, 42, 52, 24
 _NAME_STEP = 14  # between two names at the lines' ends
 _DASHES = ["", "6 3", "2 3", "9 3 2 3"]
 
@@ -115,10 +115,17 @@ class Curve:
         margin = 0.05 * (high - low) or 0.5
         return low - margin, high + margin
 
+    @property
+    def _margin(self) -> float:
+        """Right of the lines: room for their names, about 7.5 a letter."""
+        longest = max(map(len, self.lines)) if len(self.lines) > 1 else 0
+        return min(max(_RIGHT, 12 + 7.5 * longest), _WIDTH / 3)
+
     def _x(self, place: float) -> float:
         scale = math.log1p if self.log[0] else float
-        right = _RIGHT if len(self.lines) == 1 else 64  # room for the lines' names
-        return _LEFT + (_WIDTH - _LEFT - right) * scale(place) / scale(self._reach)
+        return _LEFT + (_WIDTH - _LEFT - self._margin) * scale(place) / scale(
+            self._reach
+        )
 
     def _y(self, height: float) -> float:
         low, high = self._range

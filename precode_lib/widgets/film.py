@@ -110,9 +110,12 @@ class Film:
         """The objective of each victim over the iterations, marked at some of them."""
         places = sorted(self.objectives)
         columns = zip(*(self.objectives[place] for place in places), strict=True)
+        names = [f"guess{name}" for name in self.names]
+        if self.originals.shape[1] > 1:  # a batch has one objective
+            names = [f"victim {index + 1}" for index in range(self.num_victims)]
         lines = {
-            f"victim {index}": ("leaked", places, column)
-            for index, column in enumerate(columns, 1)
+            name: ("leaked", places, column)
+            for name, column in zip(names, columns, strict=True)
         }
         return Curve(
             lines, marks, "iteration", "objective (log scale)", (True, True), end

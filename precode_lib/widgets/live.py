@@ -58,9 +58,10 @@ def heading(question: str) -> ipywidgets.HTML:
     return ipywidgets.HTML(f"<strong>{escape(question)}</strong>")
 
 
-def status_html(text: str) -> str:
-    """A sentence that screen readers read out when it changes."""
-    return f'<span role="status">{escape(text)}</span>'
+def status_html(text: str, *, spoken: bool = False) -> str:
+    """What is under way; only what is `spoken` do screen readers read out at once."""
+    role = ' role="status"' if spoken else ""
+    return f'<span class="precode-status"{role}>{escape(text)}</span>'
 
 
 def failure_html(what: str, error: Exception) -> str:
@@ -220,7 +221,7 @@ class Explorer:
 
     def _rest(self, text: str) -> None:
         self.view.remove_class("precode-busy")
-        self.status.value = status_html(text)
+        self.status.value = status_html(text, spoken=True)
         self.stop.layout.display = "none"
 
 

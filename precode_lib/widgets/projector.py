@@ -141,4 +141,4 @@ class Projector:
     def _rest(self, text: str) -> None:
         self.stop.disabled = True
         self._draw()
-        self.status.value = status_html(text)
+        self.status.value = status_html(text, spoken=True)
