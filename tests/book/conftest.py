@@ -50,12 +50,10 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def visit(site, browser) -> Iterator:
-    """Open a document of the book; options are those of a browser context."""
+def _visits(site, browser) -> Iterator:
     contexts = []
 
-    def open_document(document: str, **options) -> Opened:
+    def open_document(document: str, query: str = "", **options) -> Opened:
         context = browser.new_context(**options)
         contexts.append(context)
         opened = Opened(context.new_page())
@@ -75,9 +73,25 @@ def visit(site, browser) -> Iterator:
                 and opened.complaints.append(message.text)
             ),
         )
-        opened.page.goto((site / f"{document}.html").as_uri())
+        opened.page.goto((site / f"{document}.html").as_uri() + query)
         return opened
 
+    def close_all() -> None:
+        while contexts:
+            contexts.pop().close()
+
+    open_document.close_all = close_all
     yield open_document
-    for context in contexts:
-        context.close()
+    close_all()
+
+
+@pytest.fixture
+def visit(site, browser) -> Iterator:
+    """Open a document of the book; options are those of a browser context."""
+    yield from _visits(site, browser)
+
+
+@pytest.fixture(scope="module")
+def visit_in_module(site, browser) -> Iterator:
+    """The same for tests that share what they see; they close what they opened."""
+    yield from _visits(site, browser)

@@ -1,6 +1,10 @@
 """Every page of the built book, in a real browser with the network cut."""
 
+import re
+import zlib
+from dataclasses import dataclass
 from html.parser import HTMLParser
+from importlib import import_module
 from importlib.resources import files
 from urllib.parse import unquote, urlsplit
 
@@ -12,49 +16,157 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 # sphinxcontrib-bibtex's list of references; a book cannot mend it.
 NOT_OURS = {"aria-required-children"}
 THEMES = ["light", "dark"]
+PHONE = {"width": 390, "height": 844}
+LARGEST_PAGE = 2_000_000  # bytes, with all that a page has inlined
+ROOMS = [
+    *("attacks", "ats", "ats_evaluation", "bottleneck", "data", "defenses"),
+    *("gradients", "metrics", "models", "rounds", "training"),
+]
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("document", documents())
-def test_page_neither_complains_nor_asks_the_network(visit, document, theme):
-    opened = visit(document, color_scheme=theme)
-    opened.page.wait_for_load_state("networkidle")
-    assert opened.complaints == []
-    assert opened.requests == []
+@dataclass(frozen=True)
+class Seen:
+    """What one visit to a page showed: opening pages is what takes the time."""
+
+    complaints: list[str]
+    requests: list[str]
+    violations: list[tuple]
+    levels: list[int]
+    unnamed_pictures: list[str]
+    formulas: int
+    drawn_formulas: int
+    formula_errors: int
+    width_on_a_phone: int
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("document", documents())
-def test_page_has_no_serious_accessibility_violation(visit, document, theme):
-    page = visit(document, color_scheme=theme, reduced_motion="reduce").page
-    page.wait_for_load_state("networkidle")
-    page.add_script_tag(path=files("axe_playwright_python") / "axe.min.js")
-    found = page.evaluate("axe.run().then((report) => report.violations)")
-    serious = [
-        (violation["id"], [node["html"][:200] for node in violation["nodes"]])
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-        and violation["id"] not in NOT_OURS
-    ]
-    assert serious == []
+HEADINGS = """[...document.querySelectorAll("article :is(h1, h2, h3, h4, h5, h6)")]
+    .map((heading) => Number(heading.tagName[1]))"""
+UNNAMED = """[...document.querySelectorAll("article :is(img, [role=img])")]
+    .filter((node) => !(node.alt || node.getAttribute("aria-label")
+        || node.getAttribute("aria-labelledby") || node.closest("[aria-hidden=true]")))
+    .map((node) => node.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.parametrize("document", documents())
-def test_page_fits_a_phone(visit, document):
-    page = visit(document, viewport={"width": 390, "height": 844}).page
-    page.wait_for_load_state("networkidle")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-@pytest.mark.parametrize("document", documents())
-def test_formulas_are_drawn(visit, document):
-    page = visit(document).page
+def look(visit, document: str, theme: str) -> Seen:
+    opened = visit(document, color_scheme=theme, reduced_motion="reduce")
+    page = opened.page
     page.wait_for_load_state("networkidle")
     formulas = page.locator(".math").count()
     if formulas:
         page.wait_for_selector("mjx-container svg")
-    assert page.locator("mjx-container").count() >= formulas
-    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+    page.add_script_tag(path=files("axe_playwright_python") / "axe.min.js")
+    found = page.evaluate("axe.run().then((report) => report.violations)")
+    seen = {
+        "violations": [
+            (violation["id"], [node["html"][:200] for node in violation["nodes"]])
+            for violation in found
+            if violation["impact"] in ("serious", "critical")
+            and violation["id"] not in NOT_OURS
+        ],
+        "levels": page.evaluate(HEADINGS),
+        "unnamed_pictures": page.evaluate(UNNAMED),
+        "formulas": formulas,
+        "drawn_formulas": page.locator("mjx-container").count(),
+        "formula_errors": page.locator("mjx-merror, [data-mjx-error]").count(),
+    }
+    page.set_viewport_size(PHONE)
+    page.wait_for_load_state("networkidle")
+    width = page.evaluate("document.documentElement.scrollWidth")
+    return Seen(opened.complaints, opened.requests, **seen, width_on_a_phone=width)
+
+
+@pytest.fixture(scope="module")
+def look_once(visit_in_module):
+    """`look`, remembered."""
+    looks: dict[tuple[str, str], Seen] = {}
+
+    def look_once(document: str, theme: str) -> Seen:
+        if (document, theme) not in looks:
+            looks[document, theme] = look(visit_in_module, document, theme)
+            visit_in_module.close_all()
+        return looks[document, theme]
+
+    return look_once
+
+
+@pytest.fixture(params=THEMES)
+def seen(request, document, look_once):
+    return look_once(document, request.param)
+
+
+@pytest.fixture(params=documents(), scope="module")
+def document(request):
+    return request.param
+
+
+def test_page_neither_complains_nor_asks_the_network(seen):
+    assert seen.complaints == []
+    assert seen.requests == []
+
+
+def test_page_has_no_serious_accessibility_violation(seen):
+    assert seen.violations == []
+
+
+def test_page_fits_a_phone(seen):
+    assert seen.width_on_a_phone <= PHONE["width"]
+
+
+def test_headings_begin_with_the_title_and_skip_no_level(seen):
+    assert seen.levels[0] == 1
+    assert seen.levels.count(1) == 1
+    steps = zip(seen.levels, seen.levels[1:], strict=False)
+    assert all(lower <= upper + 1 for upper, lower in steps)
+
+
+def test_every_picture_is_described_in_words(seen):
+    assert seen.unnamed_pictures == []
+
+
+def test_formulas_are_drawn(seen):
+    assert seen.drawn_formulas >= seen.formulas
+    assert seen.formula_errors == 0
+
+
+def test_page_is_not_heavy(site, document):
+    path = site / f"{document}.html"
+    page = _Page(path.read_text(encoding="utf-8"))
+    pictures = {name for name in page.links if "/_images/" in name}
+    bytes_of_pictures = sum((path.parent / p).stat().st_size for p in pictures)
+    assert path.stat().st_size + bytes_of_pictures < LARGEST_PAGE
+
+
+def test_search_finds_the_bottleneck(visit):
+    page = visit("search", query="?q=bottleneck").page
+    page.wait_for_selector("#search-results li a")
+    texts = page.locator("#search-results li a").all_inner_texts()
+    assert any("PRECODE" in text or "bottleneck" in text.lower() for text in texts)
+
+
+def test_the_keyboard_is_always_seen(visit):
+    page = visit("book/welcome", reduced_motion="reduce").page
+    outline = "getComputedStyle(document.activeElement).outline"
+    for _ in range(15):
+        page.keyboard.press("Tab")
+        assert page.evaluate(outline + "Style") != "none"
+        assert float(page.evaluate(outline + "Width").removesuffix("px")) >= 2
+
+
+def test_a_printed_page_is_the_article_alone(visit):
+    page = visit("book/welcome").page
+    page.emulate_media(media="print")
+    for around in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".prev-next-area"):
+        assert not page.locator(around).first.is_visible()
+    assert page.locator("article h1").is_visible()
+
+
+def test_the_map_of_the_book_has_every_chapter(visit):
+    links = visit("book/welcome").page.locator(".book-map a")
+    shown = [link.get_attribute("href") for link in links.all()]
+    parts = ("leak", "blur", "precode", "beyond")
+    chapters = [d for d in documents() if d.split("/")[1] in parts]
+    assert chapters
+    assert {f"{d.removeprefix('book/')}.html" for d in chapters} <= set(shown)
 
 
 class _Page(HTMLParser):
@@ -86,3 +198,18 @@ def test_every_link_within_the_book_leads_somewhere(site):
             if not target.exists() or (url.fragment and url.fragment not in known):
                 broken.append((path.name, link))
     assert broken == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_library_pages_have_every_public_name(site, room):
+    module = import_module(f"precode_lib.{room}")
+    compressed = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    inventory = zlib.decompress(compressed).decode()
+    documented = set(re.findall(r"^(\S+) py:", inventory, flags=re.MULTILINE))
+    public = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and name[0] != "_"
+    ]
+    missing = [n for n in public if f"precode_lib.{room}.{n}" not in documented]
+    assert missing == [], "add them to a page in book/api/"

@@ -1,0 +1,48 @@
+"""What the front matter says about the library is true of it."""
+
+import dataclasses
+import re
+
+import torch
+from book_site import ROOT
+
+from precode_lib.bottleneck import BITS_BETA
+from precode_lib.federated import Observation
+from precode_lib.models import smlp
+
+
+def read(name: str) -> str:
+    return (ROOT / "book" / name).read_text(encoding="utf-8")
+
+
+def test_the_threat_model_has_every_field_of_an_observation_in_order():
+    table = read("notation.md").split("(threat-model)=")[1]
+    rows = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+    assert rows == [field.name for field in dataclasses.fields(Observation)]
+
+
+def test_beta_in_bits_is_the_number_on_the_page():
+    (number,) = re.findall(r"\\approx ([\d.]+) \\cdot 10\^\{-3\}", read("notation.md"))
+    assert round(1000 * BITS_BETA, 3) == float(number)
+
+
+def test_the_lines_for_your_own_model_run():
+    (code,) = re.findall(r"```python\n(.*?)```", read("how_to_use.md"), flags=re.DOTALL)
+    generator = torch.Generator().manual_seed(0)
+    names = {
+        "model": smlp((1, 8, 8), width=16, generator=generator),
+        "pixels": torch.rand(2, 1, 1, 8, 8, generator=generator),
+        "labels": torch.zeros(2, 1, dtype=torch.long),
+        "print": lambda *values: None,
+    }
+    exec(code.replace("iterations=1000", "iterations=2"), names)
+    found = names["normal"].denormalise(names["found"].images)
+    torch.testing.assert_close(found, names["pixels"][:, 0])
+    assert names["search"].result.pixels.shape == names["pixels"].shape
+
+
+def test_the_glossary_is_in_alphabetical_order():
+    (glossary,) = re.findall(r"```\{glossary\}\n(.*?)```", read("glossary.md"), re.S)
+    entries = [entry.splitlines()[0] for entry in glossary.strip().split("\n\n")]
+    assert len(entries) > 40
+    assert entries == sorted(entries, key=str.casefold)
