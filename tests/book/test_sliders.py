@@ -1,87 +1,183 @@
-"""The sliders of the welcome page, moved as readers move them."""
+"""Every slider of every page, moved as readers move it: by keyboard and by mouse."""
 
+import json
 import re
 
 import pytest
+from book_site import documents
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+FIGURE = "figure.precode-slider"
+
+
+def figures(page) -> list:
+    return page.locator(FIGURE).all()
+
+
+def shown(figure) -> str:
+    """All that a slider may move: pictures, numbers and the marks on a curve."""
+    state = figure.evaluate(
+        """node => [
+          [...node.querySelectorAll(".precode-picture")]
+            .map(one => getComputedStyle(one).backgroundPosition),
+          [...node.querySelectorAll("dd")].map(one => one.textContent),
+          [...node.querySelectorAll(".precode-mark")]
+            .map(one => one.getAttribute("cx")),
+        ]"""
+    )
+    return json.dumps(state)
+
+
+def chosen_row(figure) -> list[str]:
+    """What the table of all values says about the settings that are shown."""
+    chosen = figure.locator(".precode-control").evaluate_all(
+        """nodes => nodes.map(node => (node.querySelector("output")
+          ?? node.querySelector("option:checked")).textContent)"""
+    )
+    rows = figure.locator("tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    (row,) = [row for row in rows if row[: len(chosen)] == chosen]
+    return row[len(chosen) :]
+
+
+def check_consistent(figure, control) -> None:
+    """What is shown, what is read out and the table agree."""
+    values = figure.locator("dd").all_text_contents()
+    assert not values or values == chosen_row(figure)
+    sentence = figure.locator("[role=status]").text_content()
+    assert all(value in sentence for value in values)
+    if control.get_attribute("type") == "range":
+        spoken = control.get_attribute("aria-valuetext")
+        name = control.get_attribute("id")
+        assert spoken == figure.locator(f"output[for={name}]").inner_text()
+        assert spoken in sentence
+
+
+def walked(figure, slider) -> int:
+    """How many different frames the arrow keys show from one end to the other."""
+    slider.press("Home")
+    states = {shown(figure)}
+    for position in range(int(slider.get_attribute("max"))):
+        assert slider.input_value() == str(position)
+        slider.press("ArrowRight")
+        states.add(shown(figure))
+        check_consistent(figure, slider)
+    assert slider.input_value() == slider.get_attribute("max")
+    slider.press("Home")
+    assert shown(figure) in states
+    return len(states)
+
+
+def test_the_book_has_sliders_to_move(visit):
+    assert sum(len(figures(visit(name).page)) for name in documents()) >= 2
+
+
+@pytest.mark.parametrize("document", documents())
+def test_every_slider_follows_the_arrow_keys(visit, document):
+    for figure in figures(visit(document).page):
+        sliders = figure.locator("input[type=range]").all()
+        for slider in sliders:
+            # Without noise, say, the seed of the noise changes nothing. So walk with
+            # the others where the page has them, and at either end.
+            counts = [walked(figure, slider)]
+            for end in ("Home", "End"):
+                for other in sliders:
+                    other.press(end)
+                counts.append(walked(figure, slider))
+            assert max(counts) > 1, slider.get_attribute("id")
+            figure.page.reload()
+
+
+@pytest.mark.parametrize("document", documents())
+def test_every_slider_follows_the_mouse(visit, document):
+    for figure in figures(visit(document).page):
+        for slider in figure.locator("input[type=range]").all():
+            box = slider.bounding_box()
+            states = set()
+            # Where a slider already is, a click changes nothing.
+            slider.press("Home")
+            for x, value in [(box["width"] - 3, slider.get_attribute("max")), (3, "0")]:
+                slider.click(position={"x": x, "y": box["height"] / 2})
+                assert slider.input_value() == value
+                check_consistent(figure, slider)
+                states.add(shown(figure) + slider.get_attribute("aria-valuetext"))
+            assert len(states) == 2
+
+
+@pytest.mark.parametrize("document", documents())
+def test_every_menu_changes_the_picture(visit, document):
+    for figure in figures(visit(document).page):
+        for menu in figure.locator("select").all():
+            states = set()
+            for index in range(menu.locator("option").count()):
+                menu.select_option(index=index)
+                check_consistent(figure, menu)
+                states.add(shown(figure))
+            assert len(states) > 1, menu.get_attribute("id")
+
+
+@pytest.mark.parametrize("document", documents())
+def test_every_play_button_plays_to_the_end(visit, document):
+    page = visit(document).page
+    buttons = page.locator(".precode-play").all()
+    if not buttons:
+        return
+    page.clock.install()
+    page.reload()
+    for button in buttons:
+        slider = button.locator("xpath=following-sibling::input")
+        button.click()
+        assert button.inner_text() == "Pause"
+        page.clock.run_for(1000 * (int(slider.get_attribute("max")) + 1))
+        assert slider.input_value() == slider.get_attribute("max")
+        assert button.inner_text() == "Play"
+
+
+@pytest.mark.parametrize("document", documents())
+def test_every_control_has_a_name_and_is_reached_by_tab(visit, document):
+    for figure in figures(visit(document).page):
+        controls = figure.locator("input[type=range], select, .precode-play").all()
+        assert controls
+        names = [
+            control.evaluate("node => node.ariaLabel ?? node.labels[0].textContent")
+            for control in controls
+        ]
+        assert all(name.strip() for name in names)
+        controls[0].focus()
+        for control in controls[1:]:
+            figure.page.keyboard.press("Tab")
+            assert control.evaluate("node => node === document.activeElement")
+
+
+# --- what only pixels can tell, on the welcome page -----------------------------------
 
 
 @pytest.fixture
 def figure(visit):
-    page = visit("book/welcome").page
-    return page.locator("figure.precode-slider").first
-
-
-def slider(figure):
-    return figure.locator("input[type=range]").first
+    return visit("book/welcome").page.locator(FIGURE).first
 
 
 def leaked(figure) -> bytes:
     return figure.locator(".precode-leaked .precode-picture").first.screenshot()
 
 
-def chosen_row(figure) -> list[str]:
-    """What the table of all values says about the settings that are shown."""
-    menus = figure.locator("select").all()
-    shown = [menu.locator("option:checked").inner_text() for menu in menus]
-    shown += [output.inner_text() for output in figure.locator("output").all()]
-    for row in figure.locator("tbody tr").all():
-        cells = row.locator("td").all_text_contents()
-        if set(shown) <= set(cells):
-            return cells
-    raise AssertionError(f"no row for {shown}")
-
-
-def test_arrow_keys_change_the_picture_the_values_and_what_is_read_out(figure):
-    before, texts = leaked(figure), figure.locator("dd").all_inner_texts()
-    slider(figure).focus()
-    for _ in range(8):
-        figure.page.keyboard.press("ArrowRight")
-    assert slider(figure).input_value() == "8"
-    assert leaked(figure) != before
-    now = figure.locator("dd").all_inner_texts()
-    assert now != texts
-    assert all(value in chosen_row(figure) for value in now)
-    spoken = slider(figure).get_attribute("aria-valuetext")
-    assert spoken == figure.locator("output").first.inner_text()
-    assert spoken in figure.locator("[role=status]").text_content()
-
-
-def test_moving_back_restores_the_picture(figure):
+def test_moving_a_slider_repaints_the_picture_and_moving_back_restores_it(figure):
+    slider = figure.locator("input[type=range]").first
     before = leaked(figure)
-    slider(figure).focus()
-    figure.page.keyboard.press("End")
+    slider.press("End")
     assert leaked(figure) != before
-    figure.page.keyboard.press("Home")
+    slider.press("Home")
     assert leaked(figure) == before
 
 
-def test_a_click_on_the_track_changes_the_picture(figure):
-    before = leaked(figure)
-    box = slider(figure).bounding_box()
-    slider(figure).click(position={"x": box["width"] - 5, "y": box["height"] / 2})
-    assert slider(figure).input_value() == slider(figure).get_attribute("max")
-    assert leaked(figure) != before
-
-
-def test_a_menu_changes_both_pictures(figure):
+def test_a_menu_repaints_both_pictures(figure):
     original = figure.locator(".precode-original .precode-picture").first
     before = original.screenshot(), leaked(figure)
-    figure.locator("select").select_option(index=1)
+    figure.locator("select").first.select_option(index=1)
     assert original.screenshot() != before[0]
     assert leaked(figure) != before[1]
-
-
-def test_every_control_has_a_name_and_can_be_reached_by_tab(figure):
-    controls = figure.locator("input[type=range], select")
-    assert controls.count() == 2
-    figure.page.keyboard.press("Tab")
-    controls.first.focus()
-    figure.page.keyboard.press("Tab")
-    assert controls.nth(1).evaluate("node => node === document.activeElement")
-    for control in controls.all():
-        assert control.evaluate("node => node.labels[0].textContent").strip()
 
 
 def test_colours_follow_the_theme(visit):
@@ -95,8 +191,8 @@ def test_colours_follow_the_theme(visit):
 
 def test_without_scripts_the_first_picture_and_the_table_are_there(visit):
     page = visit("book/welcome", java_script_enabled=False).page
-    figure = page.locator("figure.precode-slider").first
-    assert slider(figure).is_disabled()
+    figure = page.locator(FIGURE).first
+    assert figure.locator("input[type=range]").first.is_disabled()
     assert "turn on JavaScript" in figure.locator("noscript").inner_text()
     box = figure.locator(".precode-picture").first.bounding_box()
     assert box["width"] == pytest.approx(box["height"], abs=1)
