@@ -6,7 +6,8 @@ before the end (what was finished is kept).
 """
 
 import argparse
-import json
+import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,20 @@ from typing import TYPE_CHECKING
 import precode_lib
 
 if TYPE_CHECKING:
-    from precode_lib.experiments import Cell, Event, Finished, Scale, Table, Tally
+    from precode_lib.experiments import (
+        Cell,
+        Event,
+        Finished,
+        Scale,
+        Store,
+        Table,
+        Tally,
+    )
 
 OK, INCOMPLETE, MISUSED, STOPPED = 0, 1, 2, 3
+# What is cut off where the terminal ends is the end of the postfix. No remaining time:
+# cells differ a hundredfold, and the cost was announced.
+_BAR = "{n_fmt}/{total_fmt} cells |{bar:12}| {elapsed}{postfix}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return STOPPED
+    except BrokenPipeError:  # `precode results | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--data", metavar="PATH", help="a folder with the data sets")
     run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... or auto")
     run.add_argument("--seeds", type=_numbers, metavar="0,1", help="only these seeds")
-    run.add_argument("--workers", type=int, default=1, help="processes on this machine")
+    run.add_argument(
+        "--workers", type=_count, default=1, help="processes on this machine"
+    )
     run.add_argument("--scheduler", metavar="tcp://…", help="a Dask scheduler to use")
     run.add_argument("--work", metavar="FOLDER", help="for checkpoints and weights")
     run.add_argument("--dry-run", action="store_true", help="say the cost, run nothing")
@@ -71,53 +88,59 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from precode_lib.experiments import SCALES, Lab, Store, Tally, find
+    from precode_lib.experiments import SCALES, Lab, Store, Tally, as_json, find
 
-    scale = _with_seeds(SCALES[options.scale], options.seeds)
+    scale = SCALES[options.scale]
+    chosen = _with_seeds(scale, options.seeds)
     tables = _tables(options.table)
-    cells = list(dict.fromkeys(c for t in tables for c in t.all_cells(scale)))
+    cells = _cells(tables, chosen)
     results = _results_folder(options)
     store = Store(results / scale.name)
-    work = Path(options.work) if options.work else _work_folder()
     lab = Lab(
-        work=work,
+        work=_absolute(options.work) or _work_folder(),
         data=_existing(options.data),
-        device=_device(options.device),
+        device=_device(options.device, is_here=options.scheduler is None),
     )
-    done = find(cells, store)
-    _announce(cells, done, store, options)
+    number = _announce(cells, find(cells, store), store, options)
     if options.dry_run:
         return OK
     tally = Tally()
-    with _client(options) as client, _bar(len(cells), options) as show:
+    with _client(options) as client, _bar(number, options) as show:
         for event in _events(client, cells, store, lab):
             tally.add(event)
             show(event, tally)
-    done = find(cells, store)
-    _write_tables(tables, scale, done, results)
-    _print_tables(tables, scale, done, options)
+    found = find([*_cells(tables, scale), *cells], store)
+    _write_tables(tables, scale, found, results)
+    if options.json:
+        print(as_json(_records(tables, chosen, found)))
+    else:
+        _print_tables(tables, chosen, found)
     _report_problems(tally)
     return OK if tally.is_complete else INCOMPLETE
 
 
 def _results(options: argparse.Namespace) -> int:
-    from precode_lib.experiments import SCALES, Store, find
+    from precode_lib.experiments import SCALES, Store, as_json, find
 
-    folder = _results_folder(options)
+    folder, tables = _results_folder(options), _tables(options.table)
     names = [options.scale] if options.scale else ["paper", "lite", "smoke"]
     records = []
-    for name in names:
-        scale, store = SCALES[name], Store(folder / name)
-        tables = _tables(options.table)
-        cells = list(dict.fromkeys(c for t in tables for c in t.all_cells(scale)))
-        done = find(cells, store)
+    for scale in (SCALES[name] for name in names):
+        cells = _cells(tables, scale)
+        found = find(cells, Store(folder / scale.name))
+        if found or options.scale:
+            records += _records(tables, scale, found)
         if not options.json:
-            print(f"{name}: {len(done)} of {len(cells)} cells are there.")
-        if done or options.scale:
-            records += _print_tables(tables, scale, done, options, gather=True)
+            print(f"{scale.name}: {len(found)} of {len(cells)} cells are there.")
+            if found or options.scale:
+                _print_tables(tables, scale, found)
     if options.json:
-        print(json.dumps(records, indent=1))
+        print(as_json(records))
     return OK
+
+
+def _cells(tables: "list[Table]", scale: "Scale") -> "list[Cell]":
+    return list(dict.fromkeys(c for t in tables for c in t.all_cells(scale)))
 
 
 def _tables(name: str) -> "list[Table]":
@@ -133,19 +156,28 @@ def _with_seeds(scale: "Scale", seeds: tuple[int, ...] | None) -> "Scale":
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as problem:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(
             f"seeds are whole numbers with commas, such as 0,1,2; got {text!r}"
-        ) from problem
+        )
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number from 1 on is wanted, got {text!r}")
+    return int(text)
+
+
+def _absolute(path: str | None) -> Path | None:
+    """A worker may start in another folder than this process."""
+    return None if path is None else Path(path).expanduser().absolute()
 
 
 def _existing(path: str | None) -> Path | None:
-    if path is None:
-        return None
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    folder = _absolute(path)
+    if folder is not None and not folder.is_dir():
         raise FileNotFoundError(
             f"--data names {folder}, which is no folder; name the folder that holds "
             "the data sets' files."
@@ -153,14 +185,16 @@ def _existing(path: str | None) -> Path | None:
     return folder
 
 
-def _device(name: str):
+def _device(name: str, *, is_here: bool = True):
+    """The device; tried here unless other machines do the work."""
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        if is_here:
+            torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as problem:
         raise ValueError(f"--device {name} cannot be used here: {problem}") from problem
     return device
@@ -184,21 +218,24 @@ def _work_folder() -> Path:
 
 
 def _announce(
-    cells: "list[Cell]", done: "dict[Cell, Finished]", store, options
-) -> None:
-    """Say what the command will cost, before it starts."""
-    from precode_lib.experiments import in_words, seconds
+    cells: "list[Cell]", found: "dict[Cell, Finished]", store: "Store", options
+) -> int:
+    """Say what the command will cost, before it starts; returns how many cells."""
+    from precode_lib.experiments import in_words, seconds, with_trainings
 
     known = list(store)
-    left = [cell for cell in cells if cell not in done]
-    total = sum(seconds(cell, known) for cell in left)
-    cost = f", about {in_words(total)} of one core" if left else ""
+    left = [cell for cell in cells if cell not in found]
+    to_run = with_trainings(left)
+    first = f" after {len(to_run) - len(left)} trainings" if to_run != left else ""
+    total = sum(seconds(cell, known) for cell in to_run)
+    cost = f"{first}, about {in_words(total)} of one core" if left else ""
     print(
         f"{options.table} at scale {options.scale}: {len(cells)} cells, "
-        f"{len(cells) - len(left)} finished, {len(left)} to run{cost}.",
+        f"{len(found)} finished, {len(left)} to run{cost}.",
         file=sys.stderr,
         flush=True,
     )
+    return len(found) + len(to_run)
 
 
 @contextmanager
@@ -222,6 +259,8 @@ def _client(options: argparse.Namespace) -> Iterator:
     )
     with local, Client(local, set_as_default=False) as client:
         yield client
+        # With torch in it, a process needs seconds to end: nothing to be warned of.
+        logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
 
 
 def _events(client, cells, store, lab) -> "Iterator[Event]":
@@ -237,48 +276,56 @@ def _bar(total: int, options: argparse.Namespace) -> Iterator:
     """A progress bar over cells, which also says how far the present one is."""
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, unit="cell", disable=options.quiet or None) as bar:
+    shown = {"disable": options.quiet or None, "bar_format": _BAR}
+    with tqdm(total=total, leave=False, **shown) as bar:
 
         def show(event: "Event", tally: "Tally") -> None:
             bar.n = min(total, sum(tally.counts.values()))
+            note = ""
             if event.progress is not None:
                 done, all_ = event.progress.done, event.progress.total
-                note = f"{event.cell}: {done}/{all_} {event.progress.note}"
-                bar.set_postfix_str(note, refresh=False)
+                note = f"{event.cell} | {done:,}/{all_:,} {event.progress.note}"
+            bar.set_postfix_str(note, refresh=False)
             bar.update(0)
 
         yield show
 
 
-def _write_tables(tables, scale, done, results: Path) -> None:
-    """One tidy CSV per table beside the cells."""
+def _write_tables(tables, scale, found, results: Path) -> None:
+    """One tidy CSV per table beside the cells, of all seeds."""
     from precode_lib.data.cache import atomic_file
-    from precode_lib.experiments import as_csv, as_records, rows
+    from precode_lib.experiments import as_csv
 
     for table in tables:
-        records = as_records(table, scale.name, rows(table, scale, done))
+        records = _records([table], scale, found)
         with atomic_file(results / f"{table.name}-{scale.name}.csv") as partial:
             partial.write_text(as_csv(records), encoding="utf-8")
 
 
-def _print_tables(tables, scale, done, options, *, gather: bool = False) -> list[dict]:
-    from precode_lib.experiments import as_records, as_text, rows
+def _records(tables, scale, found) -> list[dict]:
+    from precode_lib.experiments import as_records, rows
 
-    records = []
+    pairs = ((table, rows(table, scale, found)) for table in tables)
+    return [record for t, r in pairs for record in as_records(t, scale.name, r)]
+
+
+def _print_tables(tables, scale, found) -> None:
+    from precode_lib.experiments import as_text, rows
+
     for table in tables:
-        table_rows = rows(table, scale, done)
-        records += as_records(table, scale.name, table_rows)
-        if not options.json:
-            print(f"\n{as_text(table, scale.name, table_rows)}")
-    if options.json and not gather:
-        print(json.dumps(records, indent=1))
-    return records
+        print(f"\n{as_text(table, scale.name, rows(table, scale, found))}")
 
 
 def _report_problems(tally: "Tally") -> None:
+    """Each problem once, however many cells have it."""
+    cells_of: dict[str, list[str]] = {}
     for cell, problem in tally.problems.items():
-        first, *_ = problem.splitlines()
-        print(f"not run: {cell}: {first}", file=sys.stderr)
+        cells_of.setdefault(problem, []).append(cell)
+    for problem, cells in cells_of.items():
+        more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+        print(f"\nnot run: {cells[0]}{more}: {problem}", file=sys.stderr)
+    if tally.counts.get("missing"):
+        print("This command also looks in --data FOLDER.", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from precode_lib.experiments.cells import (
 from precode_lib.experiments.costs import in_words, seconds
 from precode_lib.experiments.lab import DATASETS, Lab
 from precode_lib.experiments.protocol import LITE, PAPER, SCALES, SMOKE, Scale
-from precode_lib.experiments.report import as_csv, as_records, as_text
+from precode_lib.experiments.report import as_csv, as_json, as_records, as_text
 from precode_lib.experiments.runner import (
     Event,
     Tally,
@@ -23,6 +23,7 @@ from precode_lib.experiments.runner import (
     plan,
     reproduce,
     reproduce_with,
+    with_trainings,
 )
 from precode_lib.experiments.running import Progress
 from precode_lib.experiments.store import RESULTS, Finished, Store
@@ -51,6 +52,7 @@ __all__ = [
     "Tally",
     "TrainingCell",
     "as_csv",
+    "as_json",
     "as_records",
     "as_text",
     "find",
@@ -60,4 +62,5 @@ __all__ = [
     "reproduce_with",
     "rows",
     "seconds",
+    "with_trainings",
 ]

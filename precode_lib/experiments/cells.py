@@ -42,6 +42,13 @@ class Setup:
     beta: float = 1e-3
     places: tuple[str, ...] = BEFORE_FC
 
+    def __post_init__(self) -> None:
+        if isinstance(self.places, str):
+            raise TypeError(f'places are several: write ("{self.places}",).')
+        # Equal cells have equal names: 1 == 1.0, but JSON writes them differently.
+        object.__setattr__(self, "places", tuple(self.places))
+        object.__setattr__(self, "beta", float(self.beta))
+
     def __str__(self) -> str:
         usual = Setup(self.dataset, self.model)
         extra = [
@@ -103,6 +110,7 @@ class AttackCell:
     shows: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "lr", float(self.lr))
         if self.victims % self.batch_size:
             raise ValueError(
                 f"{self.victims} victims do not fill batches of {self.batch_size}; "
@@ -152,21 +160,17 @@ def to_dict(cell: Cell) -> dict[str, Any]:
 
 
 def from_dict(entry: dict[str, Any]) -> Cell:
-    """The cell of a `to_dict`; ignores fields of later versions never silently."""
+    """The cell of a `to_dict`; refuses fields and kinds that it does not know."""
     entry = dict(entry)
-    kind = KINDS[entry.pop("kind")]
-    known = {f.name for f in fields(kind)}
-    if not entry.keys() <= known:
-        raise ValueError(
-            f"unknown fields {sorted(entry.keys() - known)} of a {kind.kind} cell; it "
-            "was written by another version of the library."
-        )
-    entry["setup"] = _setup(entry["setup"])
+    kind = KINDS.get(entry.pop("kind"))
+    if kind is None:
+        raise ValueError(f"a cell's kind is one of {', '.join(KINDS)}.")
+    setup = _made(Setup, entry.pop("setup"))
     if entry.get("training") is not None:
-        training = entry["training"]
-        setup = _setup(training["setup"])
-        entry["training"] = TrainingCell(**{**training, "setup": setup})
-    return kind(**entry)
+        training = dict(entry["training"])
+        inner = _made(Setup, training.pop("setup"))
+        entry["training"] = _made(TrainingCell, training, setup=inner)
+    return _made(kind, entry, setup=setup)
 
 
 def key_of(cell: Cell, data_digest: str) -> str:
@@ -181,8 +185,14 @@ def key_of(cell: Cell, data_digest: str) -> str:
     return "-".join([word.replace("_", "") for word in words] + [digest])
 
 
-def _setup(entry: dict[str, Any]) -> Setup:
-    return Setup(**{**entry, "places": tuple(entry["places"])})
+def _made(kind: type, entry: dict[str, Any], **parts: Any) -> Any:
+    unknown = entry.keys() - {f.name for f in fields(kind)}
+    if unknown:
+        raise ValueError(
+            f"unknown fields {sorted(unknown)} of a {kind.__name__}; it was written by "
+            "another version of the library."
+        )
+    return kind(**entry, **parts)
 
 
 def _plain(value: Any) -> str:

@@ -52,8 +52,9 @@ def _guess(cell: Cell) -> float:
     if setup.model != "lenet":  # lenet goes on improving to the end
         steps *= _SHARE_OF_ITERATIONS.get(setup.defense, 0.6)
     is_dense = setup.defense in ("ng-2", "ng-3")
-    per_victim = (_DENSE_STEP if is_dense else _VICTIM_STEP)[setup.model]
-    return size * steps * (_STEP[setup.model] + cell.victims * per_victim)
+    per_victim = (_DENSE_STEP if is_dense else _VICTIM_STEP).get(setup.model, 0.05)
+    step = _STEP.get(setup.model, 0.01)  # other than the tables' models: a guess
+    return size * steps * (step + cell.victims * per_victim)
 
 
 def _alike(one: Cell, other: Cell) -> bool:

@@ -66,7 +66,7 @@ DATASETS: Mapping[str, Dataset] = {
         "CIFAR-10",
         data.cifar10,
         50_000,
-        ("cifar-10-python.tar.gz", "cifar-10-batches-py", "cifar10*"),
+        ("cifar-10-python.tar.gz", "cifar-10-batches-py", "cifar10", "cifar10[!0]*"),
         victims="paper",
     ),
     "cifar100": Dataset(
@@ -105,6 +105,10 @@ class Lab:
     every: float = 20.0
     _loaded: dict = field(default_factory=dict, repr=False)
 
+    def __getstate__(self) -> dict:
+        """What travels to other processes: where pictures are, not the pictures."""
+        return {**vars(self), "_loaded": {}}
+
     def path_of(self, name: str) -> Path | None:
         """The file or folder of a data set, where the user has named one."""
         if isinstance(self.data, Mapping):
@@ -120,8 +124,11 @@ class Lab:
         whole = self._whole(cell.setup.dataset)
         wanted = cell.train_pictures or DATASETS[cell.setup.dataset].size
         _check_enough(whole.train, wanted)
-        train = _some(whole.train, cell.train_pictures)
-        return Splits(train, _some(whole.test, cell.test_pictures))
+        train, test = cell.train_pictures, cell.test_pictures
+        return self._once(
+            ("splits", cell.setup.dataset, train, test),
+            lambda: Splits(_some(whole.train, train), _some(whole.test, test)),
+        )
 
     def victims(self, cell: AttackCell | AtsCell) -> Pictures:
         """The pictures under attack: the paper's own, or some of the training part."""
@@ -130,7 +137,8 @@ class Lab:
         else:
             source = self._whole(cell.setup.dataset).train
         _check_enough(source, cell.victims)
-        return victims(source, cell.victims)
+        name = "victims", cell.setup.dataset, cell.victims
+        return self._once(name, lambda: victims(source, cell.victims))
 
     def digest(self, cell: Cell) -> str:
         """A checksum of the very pictures that a cell uses."""
@@ -142,7 +150,10 @@ class Lab:
             if isinstance(cell, AttackCell) and cell.training is not None:
                 splits = self.splits(cell.training)
                 parts += [splits.train, splits.test]
-        return "-".join(self._once(_identity(p), partial(_digest, p)) for p in parts)
+        # An id names these pictures as long as the lab holds them, which is for good.
+        names = [("digest", id(p)) for p in parts]
+        pairs = zip(names, parts, strict=True)
+        return "-".join(self._once(name, partial(_digest, p)) for name, p in pairs)
 
     def pictures(self, cell: Cell) -> list[Pictures]:
         """The collections behind a cell, for its provenance."""
@@ -245,10 +256,6 @@ def _some(pictures: Pictures, number: int | None) -> Pictures:
     if number is None or number >= len(pictures):
         return pictures
     return victims(pictures, number, seed=0)
-
-
-def _identity(pictures: Pictures) -> tuple:
-    return "digest", pictures.name, len(pictures), pictures.stored.data_ptr()
 
 
 def _digest(pictures: Pictures) -> str:

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from precode_lib.experiments.tables import Row, Table
@@ -11,7 +13,6 @@ COLUMNS = (
     "table", "scale", "dataset", "model", "defense", "attack", "condition",
     "metric", "paper", "ours", "spread", "difference", "seeds", "of_seeds",
 )  # fmt: skip
-_DIGITS = {"mse": 2, "ssim": 2}  # as the paper prints them; others: 2 of percent or dB
 
 
 def as_records(table: Table, scale: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -44,6 +45,12 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return buffer.getvalue()
+
+
+def as_json(records: Sequence[Mapping[str, Any]]) -> str:
+    """The records for other programs; what is not finite becomes null."""
+    strict = [{name: _strict(v) for name, v in record.items()} for record in records]
+    return json.dumps(strict, indent=1, allow_nan=False)
 
 
 def as_text(table: Table, scale: str, rows: Sequence[Row]) -> str:
@@ -83,6 +90,11 @@ def _who(row: Row) -> str:
 
 def _number(value: float | None, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}.2f}"
+
+
+def _strict(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _short(value: float | None) -> float | None:

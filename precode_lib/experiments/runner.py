@@ -10,10 +10,11 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from precode_lib.data import MissingDataError
-from precode_lib.experiments.cells import Cell, key_of
+from precode_lib.data.cache import atomic_file
+from precode_lib.experiments.cells import AttackCell, Cell, key_of
 from precode_lib.experiments.lab import Lab
 from precode_lib.experiments.running import Progress, forget, run, weights_file
 from precode_lib.experiments.store import (
@@ -26,10 +27,12 @@ from precode_lib.experiments.store import (
 )
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 # What a cell can come to.
 FINISHED, KEPT, MISSING, FAILED, BUSY = "finished", "kept", "missing", "failed", "busy"
+RETRIES = 3  # of a cell on a cluster, on whichever worker
+_PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,16 @@ def find(cells: Iterable[Cell], store: Store) -> dict[Cell, Finished]:
     return found
 
 
+def with_trainings(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells and the trainings that attacks among them start from, each once."""
+    once: dict[Cell, None] = {}
+    for cell in cells:
+        if isinstance(cell, AttackCell) and cell.training is not None:
+            once[cell.training] = None
+        once[cell] = None
+    return list(once)
+
+
 @dataclass(frozen=True)
 class Task:
     """A cell that has to be run.
@@ -141,11 +154,22 @@ def _training_first(cell: Cell, lab: Lab, tasks: dict[str, Task]) -> str | None:
 
 
 def reproduce(cells: Iterable[Cell], store: Store, lab: Lab) -> Iterator[Event]:
-    """Run what is not finished yet, here and one after the other."""
+    """Run what is not finished yet, here and one after the other.
+
+    A cell that fails does not keep the others from being run.
+    """
     tasks, events = plan(cells, store, lab)
     yield from events
+    unsettled: dict[str, Event] = {}
     for task in tasks:
-        yield from _reproduce_one(task, store, lab)
+        if task.after in unsettled and not _has_weights(task.cell, lab):
+            event = _follows(task.cell, unsettled[task.after])
+            yield event
+            continue
+        for event in _reproduce_one(task, store, lab):
+            yield event
+            if event.state in (BUSY, FAILED):
+                unsettled[task.key] = event
 
 
 def reproduce_with(
@@ -153,28 +177,27 @@ def reproduce_with(
 ) -> Iterator[Event]:
     """Run what is not finished yet on a Dask cluster's workers.
 
-    Workers need the library, the pictures (`lab.data` or their cache folder) and, to
-    continue each other's unfinished work, one shared `lab.work`. Results come back here
-    and are written here. A worker that dies loses nothing but the steps since its last
-    checkpoint: its cell goes to another one.
+    Workers need the library, the pictures (`lab.data` or their cache folder) and one
+    shared `lab.work`, where they leave weights and go on with each other's unfinished
+    cells. Results come back here and are written here. A worker that dies loses nothing
+    but the steps since its last checkpoint: its cell goes to another one.
     """
     from distributed import as_completed
 
     tasks, events = plan(cells, store, lab)
     yield from events
-    by_key: dict[str, Any] = {}
+    by_key: dict[str, Future] = {}
     for task in tasks:
         first = by_key.get(task.after)
         by_key[task.key] = client.submit(
-            _run_remotely, task, lab, first, key=f"precode-{task.key}", retries=3
+            _run_remotely, task, lab, first, key=f"precode-{task.key}", retries=RETRIES
         )
     tasks_of = {by_key[task.key]: task for task in tasks}
-    for future in as_completed(list(tasks_of)):
+    # loop: without it, only a client that is the default would do.
+    for future in as_completed(list(tasks_of), loop=client.loop):
         task = tasks_of[future]
         if future.status != "finished":
-            problem = future.exception()
-            text = f"{type(problem).__name__}: {problem}"
-            yield Event(task.cell, FAILED, problem=text)
+            yield _unfinished(task.cell, future.exception())
             continue
         store.write(future.result())
         forget(lab, task.key)
@@ -185,23 +208,41 @@ def _reproduce_one(task: Task, store: Store, lab: Lab) -> Iterator[Event]:
     cell = task.cell
     try:
         with claimed(lab.work, task.key):
-            if store.file(task.key).exists() and not task.marks:
+            if _is_done(task, store, lab):
                 yield Event(cell, KEPT)  # another process was faster
                 return
             store.write((yield from _finish(task, lab)))
             forget(lab, task.key)
         yield Event(cell, FINISHED)
-    except BusyError as problem:
-        yield Event(cell, BUSY, problem=str(problem))
-    except (RuntimeError, ValueError, OSError) as problem:
-        yield Event(cell, FAILED, problem=f"{type(problem).__name__}: {problem}")
+    except Exception as problem:
+        yield _unfinished(cell, problem)
+
+
+def _unfinished(cell: Cell, problem: BaseException) -> Event:
+    if isinstance(problem, BusyError):
+        return Event(cell, BUSY, problem=str(problem))
+    return Event(cell, FAILED, problem=f"{type(problem).__name__}: {problem}")
+
+
+def _follows(cell: Cell, training: Event) -> Event:
+    """An attack shares the fate of the training that it starts from."""
+    text = f"it starts from a training that was not finished ({training.problem})"
+    return Event(cell, training.state, problem=text)
+
+
+def _is_done(task: Task, store: Store, lab: Lab) -> bool:
+    files = [weights_file(task.cell, lab, mark) for mark in task.marks]
+    return all(file.exists() for file in [store.file(task.key), *files])
+
+
+def _has_weights(cell: AttackCell, lab: Lab) -> bool:
+    return weights_file(cell.training, lab, cell.epoch).exists()
 
 
 def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
     """Run a cell to its end; yields events, returns what is to be stored."""
-    lab.work.mkdir(parents=True, exist_ok=True)
     spent = lab.work / f"{task.key}.seconds"
-    before = float(spent.read_text()) if spent.exists() else 0.0
+    before = float(spent.read_text() or 0) if spent.exists() else 0.0
     start, noted = time.process_time(), time.monotonic()
     steps = run(task.cell, lab, task.key, marks=task.marks)
     while True:
@@ -213,7 +254,8 @@ def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
         yield Event(task.cell, progress=progress)
         if time.monotonic() - noted > lab.every:
             noted = time.monotonic()
-            spent.write_text(f"{before + time.process_time() - start:.2f}")
+            with atomic_file(spent) as partial:
+                partial.write_text(f"{before + time.process_time() - start:.2f}")
     total = before + time.process_time() - start
     spent.unlink(missing_ok=True)
     pictures = [about(each) for each in lab.pictures(task.cell)]
@@ -226,13 +268,23 @@ def _run_remotely(task: Task, lab: Lab, first: object = None) -> Finished:
 
     `first` is the result of the training that had to come first, if any.
     """
-    with _one_thread(), claimed(lab.work, task.key):
+    lab = _settled(lab)
+    # A worker that was killed may hold its claim a moment longer than its connection.
+    with _one_thread(), claimed(lab.work, task.key, patience=_PATIENCE):
         steps = _finish(task, lab)
         while True:
             try:
                 next(steps)
             except StopIteration as end:
                 return end.value
+
+
+_labs: dict[str, Lab] = {}
+
+
+def _settled(lab: Lab) -> Lab:
+    """This process's lab of these settings, which loads pictures once for all cells."""
+    return _labs.setdefault(repr(lab), lab)
 
 
 @contextmanager

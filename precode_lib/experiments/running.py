@@ -35,9 +35,9 @@ from precode_lib.federated import observe
 from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, Convention, pair, reorder, score
 from precode_lib.protocols import PAPER as PAPER_TRAINING
 from precode_lib.protocols import Randomness
-from precode_lib.training import fit, read_checkpoint
+from precode_lib.training import Training, fit, read_checkpoint
 
-_EVERY_STEPS = 250  # training steps between two looks at the clock
+_EVERY_STEPS = 250  # of a training's epoch, between two checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,32 @@ def forget(lab: Lab, key: str) -> None:
 
 
 def _train(cell: TrainingCell, lab: Lab, key: str, marks: Collection[int]) -> Run:
+    weights = {mark: weights_file(cell, lab, mark) for mark in marks}
+    training = _training(cell, lab, key)
+    if any(
+        _has_passed(training, m) for m, file in weights.items() if not file.exists()
+    ):
+        # It was begun for other tables, which did not ask for these weights.
+        forget(lab, key)
+        training = _training(cell, lab, key)
+    # Killed after an epoch's checkpoint, it may not have kept this epoch's weights.
+    _keep_weights(training.model, weights.get(len(training.history)))
+    for epoch in training:
+        _keep_weights(training.model, weights.get(epoch.epoch))
+        note = f"test accuracy {epoch.test_accuracy:.1%}"
+        yield Progress(epoch.epoch, cell.epochs, note)
+    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    history = [asdict(epoch) for epoch in training.history]
+    return {name: [epoch[name] for epoch in history] for name in names}
+
+
+def _training(cell: TrainingCell, lab: Lab, key: str) -> Training:
+    """The training where its checkpoint left it, or at its beginning."""
     setup = cell.setup
     splits = lab.splits(cell)
-    model = lab.model(setup, splits.train)
     random = Randomness.seeded(setup.seed, lab.device)
-    training = fit(
-        model,
+    return fit(
+        lab.model(setup, splits.train),
         splits,
         replace(PAPER_TRAINING, epochs=cell.epochs),
         defense=lab.perturbation(setup, random.defense),
@@ -96,16 +116,12 @@ def _train(cell: TrainingCell, lab: Lab, key: str, marks: Collection[int]) -> Ru
         checkpoint=_checkpoint(lab, key),
         every=_EVERY_STEPS,
     )
-    # A checkpoint may be of the very epoch whose weights were not kept any more.
-    weights = {mark: weights_file(cell, lab, mark) for mark in marks}
-    _keep_weights(model, weights.get(len(training.history)))
-    for epoch in training:
-        _keep_weights(model, weights.get(epoch.epoch))
-        note = f"test accuracy {epoch.test_accuracy:.1%}"
-        yield Progress(epoch.epoch, cell.epochs, note)
-    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    history = [asdict(epoch) for epoch in training.history]
-    return {name: [epoch[name] for epoch in history] for name in names}
+
+
+def _has_passed(training: Training, epoch: int) -> bool:
+    """Whether the weights are no longer those after this epoch."""
+    is_within_one = training.state_dict()["running"] is not None
+    return len(training.history) + is_within_one > epoch
 
 
 def weights_file(cell: TrainingCell, lab: Lab, epoch: int) -> Path:

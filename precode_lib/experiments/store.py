@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 import precode_lib
 from precode_lib.data import Pictures
 from precode_lib.data.cache import atomic_file
-from precode_lib.experiments.cells import Cell, from_dict, to_dict
+from precode_lib.experiments.cells import RESULTS_VERSION, Cell, from_dict, to_dict
 
 RESULTS = Path("data", "results")
 
@@ -39,6 +39,7 @@ class Finished:
         pictures: name, number and fidelity of each collection that was used.
         made: versions, device, date and seconds.
         key: the name of its file.
+        version: of its kind's results, see `RESULTS_VERSION`.
     """
 
     cell: Cell
@@ -46,10 +47,11 @@ class Finished:
     pictures: list[Mapping[str, Any]]
     made: Mapping[str, Any]
     key: str
+    version: int = 1
 
 
 class Store:
-    """A folder of finished cells."""
+    """A folder of finished cells; iterating gives those of the present version."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
@@ -70,25 +72,34 @@ class Store:
             "result": finished.result,
             "pictures": finished.pictures,
             "made": finished.made,
+            "version": RESULTS_VERSION[finished.cell.kind],
         }
         with atomic_file(self.file(finished.key)) as partial:
             partial.write_text(_pretty(entry), encoding="utf-8")
 
     def __iter__(self) -> Iterator[Finished]:
         for file in sorted(self.folder.glob("*.json")):
-            yield _read(file)
+            # What starts with a dot is being written, or its writer was killed.
+            if file.name.startswith("."):
+                continue
+            finished = _read(file)
+            if finished.version == RESULTS_VERSION[finished.cell.kind]:
+                yield finished
 
 
 @contextmanager
-def claimed(work: Path, key: str) -> Iterator[None]:
+def claimed(work: Path, key: str, *, patience: float = 0) -> Iterator[None]:
     """Keep others from this cell meanwhile; raises BusyError if another is at it.
 
     The operating system gives the claim back when a process dies, however it dies.
+
+    Args:
+        patience: seconds to wait for another to let go.
     """
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / f"{key}.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout as problem:
         raise BusyError(f"{key} is being run by another process") from problem
     try:
@@ -137,12 +148,13 @@ def _read(file: Path) -> Finished:
         entry = json.loads(file.read_text(encoding="utf-8"))
         cell = from_dict(entry["cell"])
         parts = entry["result"], entry["pictures"], entry["made"]
-    except (ValueError, KeyError, TypeError) as problem:
+        version = entry.get("version", 1)  # the first files do not say it
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(
             f"{file} is not a result that can be read ({problem}); move it away, and "
             "the cell is run again."
         ) from problem
-    return Finished(cell, *parts, key=file.stem)
+    return Finished(cell, *parts, key=file.stem, version=version)
 
 
 def _pretty(entry: Mapping[str, Any]) -> str:

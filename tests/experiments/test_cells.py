@@ -1,0 +1,142 @@
+"""Cells are values: written down and read back the same, and named by all they hold."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_cells import ATS, ATTACK, EVERY_KIND, SETUP, TRAINED, TRAINING, of
+
+from precode_lib.experiments import (
+    LITE,
+    PAPER,
+    SMOKE,
+    TABLES,
+    AtsCell,
+    AttackCell,
+    Setup,
+    TrainingCell,
+    cells,
+)
+from precode_lib.experiments.cells import from_dict, key_of, to_dict
+
+# Another value for every field, so that a forgotten one fails a test.
+OTHER = {
+    "dataset": "cifar10", "model": "dmlp", "defense": "ng-2", "seed": 1, "width": 8,
+    "init": "pytorch", "k": 8, "beta": 0.5, "places": ("after features.hidden1",),
+    "epochs": 5, "train_pictures": None, "test_pictures": None, "attack": "cpl",
+    "victims": 8, "batch_size": 2, "iterations": 20, "patience": 3, "lr": 0.1,
+    "shows": True, "policy": "43-18-18", "adaptive": False,
+}  # fmt: skip
+
+
+def every_change():
+    """(kind, field, cell, the cell with another value in this one field)."""
+    for name, cell in EVERY_KIND.items():
+        for field in fields(cell):
+            if field.name in OTHER:
+                changed = replace(cell, **{field.name: OTHER[field.name]})
+                yield name, field.name, cell, changed
+        for field in fields(Setup):
+            yield name, field.name, cell, of(cell, **{field.name: OTHER[field.name]})
+    yield "trained", "epoch", TRAINED, replace(TRAINED, epoch=1)
+    other = replace(TRAINED, training=replace(TRAINING, epochs=9))
+    yield "trained", "training", TRAINED, other
+
+
+def test_the_list_of_other_values_knows_every_field():
+    kinds = (Setup, TrainingCell, AttackCell, AtsCell)
+    names = {field.name for kind in kinds for field in fields(kind)}
+    assert names - {"setup", "epoch", "training"} == OTHER.keys()
+
+
+@pytest.mark.parametrize(("kind", "field", "cell", "changed"), [*every_change()])
+def test_whatever_decides_a_result_changes_the_name(kind, field, cell, changed):
+    assert changed != cell
+    assert key_of(changed, "pictures") != key_of(cell, "pictures")
+    assert from_dict(to_dict(changed)) == changed
+
+
+@pytest.mark.parametrize("cell", EVERY_KIND.values(), ids=EVERY_KIND)
+def test_other_pictures_and_a_higher_version_change_the_name(cell, monkeypatch):
+    name = key_of(cell, "pictures")
+    assert key_of(cell, "other pictures") != name
+    monkeypatch.setitem(cells.RESULTS_VERSION, cell.kind, 99)
+    assert key_of(cell, "pictures") != name
+
+
+def test_a_name_stays_what_it_was():
+    # Finished cells are found by it: if this fails, they would all be run again.
+    assert key_of(ATTACK, "0" * 16) == "attack-photos-smlp-precode-s0-b7d9463c6003"
+    assert key_of(TRAINED, "0" * 16) == "attack-photos-smlp-precode-s0-ad00b1b47e13"
+    assert key_of(TRAINING, "0" * 16) == "training-photos-smlp-precode-s0-f771409928dc"
+    assert key_of(ATS, "0" * 16) == "ats-photos-resnet-none-s0-7928b92017ec"
+
+
+@pytest.mark.parametrize("scale", [SMOKE, LITE, PAPER], ids=lambda scale: scale.name)
+def test_cells_of_all_tables_survive_json_and_have_names_of_their_own(scale):
+    all_cells = {c for table in TABLES.values() for c in table.all_cells(scale)}
+    assert len(all_cells) > 50
+    for cell in all_cells:
+        assert from_dict(json.loads(json.dumps(to_dict(cell)))) == cell
+    assert len({key_of(cell, "pictures") for cell in all_cells}) == len(all_cells)
+
+
+@given(
+    victims=st.integers(1, 200),
+    seed=st.integers(0, 10**6),
+    lr=st.floats(1e-6, 10) | st.integers(1, 9),
+    beta=st.floats(0, 1) | st.integers(0, 1),
+    places=st.lists(st.sampled_from(["before fc", "after conv"]), max_size=2),
+)
+def test_equal_cells_have_equal_names_however_they_were_written(
+    victims, seed, lr, beta, places
+):
+    setup = Setup("photos", "lenet", "precode", seed, beta=beta, places=places)
+    cell = AttackCell(setup, victims=victims, lr=lr)
+    again = from_dict(json.loads(json.dumps(to_dict(cell))))
+    assert again == cell
+    assert hash(again) == hash(cell)
+    assert key_of(again, "pictures") == key_of(cell, "pictures")
+
+
+def test_a_whole_number_names_the_same_cell_as_the_float_that_equals_it():
+    one, other = replace(ATTACK, lr=1), replace(ATTACK, lr=1.0)
+    assert key_of(one, "") == key_of(other, "")
+    assert key_of(of(one, beta=1), "") == key_of(of(other, beta=1.0), "")
+
+
+@pytest.mark.parametrize("part", ["cell", "setup", "training", "its setup"])
+def test_unknown_fields_are_refused(part):
+    entry = to_dict(TRAINED)
+    entry["training"]["setup"] = dict(entry["training"]["setup"])
+    training = entry["training"]
+    place = {"cell": entry, "setup": entry["setup"], "training": training}
+    place.get(part, training["setup"])["colour"] = "blue"
+    with pytest.raises(ValueError, match=r"\['colour'\].*another version"):
+        from_dict(entry)
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(ValueError, match="training, attack, ats"):
+        from_dict({**to_dict(ATTACK), "kind": "guess"})
+
+
+def test_impossible_cells_are_refused():
+    with pytest.raises(ValueError, match="4 victims do not fill batches of 3"):
+        replace(ATTACK, batch_size=3)
+    with pytest.raises(ValueError, match="needs its training"):
+        replace(ATTACK, epoch=2)
+    with pytest.raises(ValueError, match="only that: got epoch 0"):
+        replace(ATTACK, training=TRAINING)
+    with pytest.raises(TypeError, match=r'write \("before fc",\)'):
+        replace(SETUP, places="before fc")
+
+
+def test_cells_say_what_they_are_without_what_is_usual():
+    assert str(Setup("cifar10", "dmlp", "gc", 2)) == "cifar10 dmlp gc seed 2"
+    assert str(TRAINING) == "train photos smlp precode width=16 k=4 seed 0, 3 epochs"
+    batch = replace(TRAINED, batch_size=2, lr=0.1)
+    assert str(batch).endswith("4 victims, batches of 2, after 2 epochs, lr 0.1")
+    assert str(ATS).startswith("ats 3-1-7, adaptive, photos resnet")

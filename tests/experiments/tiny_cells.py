@@ -1,0 +1,19 @@
+"""Cells that run within a tenth of a second, one of each kind."""
+
+from dataclasses import replace
+
+from precode_lib.experiments import AtsCell, AttackCell, Setup, TrainingCell
+
+SETUP = Setup("photos", "smlp", "precode", width=16, k=4)
+TRAINING = TrainingCell(SETUP, epochs=3, train_pictures=130, test_pictures=20)
+ATTACK = AttackCell(SETUP, victims=4, iterations=12, patience=12)
+TRAINED = replace(ATTACK, epoch=2, training=TRAINING)
+ATS = AtsCell(
+    Setup("photos", "resnet", width=4), "3-1-7", True, victims=2, iterations=4
+)
+EVERY_KIND = {"training": TRAINING, "attack": ATTACK, "trained": TRAINED, "ats": ATS}
+
+
+def of(cell, **changes):
+    """The cell with another setup."""
+    return replace(cell, setup=replace(cell.setup, **changes))
