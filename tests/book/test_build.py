@@ -1,9 +1,11 @@
 """The book's own tools: when outputs are stale, and how the book is served."""
 
+import gc
 import re
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -74,6 +76,37 @@ def test_launch_buttons_wait_for_an_address(
     assert "_account_" not in options["repository_url"]
     buttons = options["launch_buttons"]
     assert {key for key in buttons if key.endswith("_url")} == launched
+
+
+# nbclient leaves its event loops to the garbage collector, in threads as well.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
+def test_changed_notebooks_are_executed_together_and_failures_left_to_sphinx(
+    monkeypatch, tmp_path
+):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    import execution
+    import nbformat
+    from jupyter_cache import get_cache
+
+    paths = {}
+    for name, code in {"one": "1 + 1", "two": "print(2)", "three": "1 / 0"}.items():
+        cell = nbformat.v4.new_code_cell(code)
+        paths[name] = tmp_path / f"{name}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), paths[name])
+    config = SimpleNamespace(
+        execution_mode="cache",
+        execution_cache_path="",
+        execution_excludepatterns=[],
+        execution_timeout=60,
+    )
+    app = SimpleNamespace(outdir=tmp_path / "html")
+    env = SimpleNamespace(mystnb_config=config, doc2path=paths.get)
+    execution.execute_changed(app, env, list(paths))
+    gc.collect()  # here, where their warning is expected
+    cache = get_cache(tmp_path / ".jupyter_cache")
+    cached = {Path(record.uri).stem for record in cache.list_cache_records()}
+    assert cached == {"one", "two"}
 
 
 @pytest.mark.slow
