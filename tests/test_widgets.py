@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from precode_lib.data import victims
 from precode_lib.plots import Panel, to_image
 from precode_lib.widgets import Axis, SliderFigure, explore
 from precode_lib.widgets import sheet as sheets
@@ -211,3 +212,35 @@ def test_large_sheets_are_stored_lossily_to_stay_small(generator):
     page = SliderFigure(panels, [axis], question="q", caption="c")._repr_html_()
     assert sheet(page).size == (1204, 1204)
     assert len(page) < noise.numel() * 4
+
+
+def noise_film(count: int, size: int) -> SliderFigure:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(count, 3, size, size, generator=generator)
+    frames = [[Panel("x", one, "leaked", {"SSIM": "0.00"})] for one in noise]
+    axis = Axis("iteration", range(count), play=True)
+    return SliderFigure(frames, [axis], question="q", caption="c")
+
+
+def test_larger_sheets_keep_every_pixel_to_a_few_levels_of_255():
+    figure = noise_film(40, 32)
+    page = figure._repr_html_()
+    assert len(page) < 150_000  # noise is the worst case; exact it would be 200 kB
+    for (index,), (panel,) in zip(config(page)["tiles"], figure.frames, strict=True):
+        pair = (tile(page, index), to_image(panel.pixels))
+        shown, exact = (
+            torch.tensor(list(image.tobytes()), dtype=torch.int) for image in pair
+        )
+        assert (shown - exact).abs().max() <= 4
+
+
+def test_a_figure_of_forty_ordinary_pictures_weighs_less_than_100_kb():
+    pictures = victims("photos", 20, size=32).pixels
+    frames = [[Panel("x", one)] for half in (1, 0.5) for one in pictures * half]
+    figure = SliderFigure(frames, [Axis("i", range(40))], question="q", caption="c")
+    assert len(figure._repr_html_()) < 100_000
+
+
+def test_a_figure_too_heavy_for_a_page_is_refused_before_it_is_shown():
+    with pytest.raises(ValueError, match=r"90 frames of 1 pictures \(3, 99, 99\).* MB"):
+        noise_film(90, 99)

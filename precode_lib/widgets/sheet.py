@@ -42,7 +42,8 @@ class Sheet:
         sheet = _paste(list(pictures.values()), columns)
         width, height = next(iter(pictures.values())).size
         rows = math.ceil(len(pictures) / columns)
-        return cls(_encode(sheet), tiles, columns, rows, width, height)
+        coarse = bool(pixelated(frames[0][0]))  # every pixel will be seen
+        return cls(_encode(sheet, exact=coarse), tiles, columns, rows, width, height)
 
     @property
     def name(self) -> str:
@@ -95,15 +96,17 @@ def _paste(images: Sequence[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-def _encode(sheet: Image.Image) -> str:
-    if sheet.width * sheet.height > 2**20:  # lossless takes seconds from here on
+def _encode(sheet: Image.Image, *, exact: bool) -> str:
+    large = sheet.width * sheet.height > 2**20
+    if large and not exact:  # lossless would take seconds and megabytes
         return data_uri(sheet, format="WEBP", quality=80, method=4)
-    exact = data_uri(sheet, format="WEBP", lossless=True, method=6)
-    if len(exact) * 3 / 4 <= _EXACT_BYTES:
-        return exact
+    method = 2 if large else 6
+    unchanged = data_uri(sheet, format="WEBP", lossless=True, method=method)
+    if len(unchanged) * 3 / 4 <= _EXACT_BYTES:
+        return unchanged
     # Not lossy WebP: it halves the colours' resolution, which ruins small noisy
     # pictures (PSNR 13 dB). Rounding the levels keeps every pixel and is bounded.
     step = 255 / (_LEVELS - 1)
     table = [round(round(level / step) * step) for level in range(256)]
     rounded = sheet.point(table * 3)
-    return data_uri(rounded, format="WEBP", lossless=True, method=6)
+    return data_uri(rounded, format="WEBP", lossless=True, method=method)
