@@ -2,14 +2,19 @@
 
 import gc
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 from book_site import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import address
 
 
 @pytest.fixture
@@ -78,6 +83,39 @@ def test_launch_buttons_wait_for_an_address(
     assert {key for key in buttons if key.endswith("_url")} == launched
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("account", ["_account_", "ada"])
+def test_pages_offer_binder_and_colab_only_with_an_address(
+    monkeypatch, tmp_path, account
+):
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    for folder in ("book/_ext", "book/_static", "tools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    here = address.read().replace(address.read().split("/")[3], account)
+    config = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    config = config.replace(address.read(), here).replace(
+        "execute_notebooks: cache", 'execute_notebooks: "off"'
+    )
+    (tmp_path / "_config.yml").write_text(config, encoding="utf-8")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/page\n")
+    cell = nbformat.v4.new_markdown_cell("# A page")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "book" / "page.ipynb")
+    (tmp_path / "book" / "references.bib").touch()
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", tmp_path]
+    built = subprocess.run(command, capture_output=True, text=True)
+    page = tmp_path / "_build" / "html" / "book" / "page.html"
+    assert page.exists(), built.stdout + built.stderr
+    links = re.findall(r'href="(https://[^"]+)"', page.read_text(encoding="utf-8"))
+    name, file = here.removeprefix("https://github.com/"), "book/page.ipynb"
+    binder = f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/{file}"
+    colab = f"https://colab.research.google.com/github/{name}/blob/main/{file}"
+    is_set = account != "_account_"
+    assert (binder in links, colab in links, here in links) == (is_set,) * 3
+    assert is_set or not [link for link in links if "_account_" in link]
+
+
 # nbclient leaves its event loops to the garbage collector, in threads as well.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
@@ -86,7 +124,6 @@ def test_changed_notebooks_are_executed_together_and_failures_left_to_sphinx(
 ):
     monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
     import execution
-    import nbformat
     from jupyter_cache import get_cache
 
     paths = {}
