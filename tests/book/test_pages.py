@@ -54,6 +54,8 @@ def look(visit, document: str, theme: str) -> Seen:
     formulas = page.locator(".math").count()
     if formulas:
         page.wait_for_selector("mjx-container svg")
+    # From here on it is axe that fetches and complains, not the page.
+    complaints, requests = list(opened.complaints), list(opened.requests)
     page.add_script_tag(path=files("axe_playwright_python") / "axe.min.js")
     found = page.evaluate("axe.run().then((report) => report.violations)")
     seen = {
@@ -72,7 +74,7 @@ def look(visit, document: str, theme: str) -> Seen:
     page.set_viewport_size(PHONE)
     page.wait_for_load_state("networkidle")
     width = page.evaluate("document.documentElement.scrollWidth")
-    return Seen(opened.complaints, opened.requests, **seen, width_on_a_phone=width)
+    return Seen(complaints, requests, **seen, width_on_a_phone=width)
 
 
 @pytest.fixture(scope="module")
