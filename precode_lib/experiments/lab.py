@@ -28,7 +28,11 @@ PERTURBATIONS: Mapping[str, Callable[[torch.Generator], Defense | None]] = {
     "ng-2": lambda generator: partial(add_noise, std=1e-2, generator=generator),
     "ng-3": lambda generator: partial(add_noise, std=1e-3, generator=generator),
     "gc": lambda generator: partial(prune, ratio=0.1),
+    # What the paper may have meant, or done: see the table "why".
+    "ng-2-x10": lambda generator: partial(add_noise, std=1e-1, generator=generator),
+    "ng-3-x10": lambda generator: partial(add_noise, std=1e-2, generator=generator),
     "gc-90": lambda generator: partial(prune, ratio=0.9),
+    "gc-99": lambda generator: partial(prune, ratio=0.99),
 }
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "smlp": models.smlp,
