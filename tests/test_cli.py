@@ -1,0 +1,255 @@
+"""The command line: what it prints, what it runs, and how it ends."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from precode_lib import cli, data
+from precode_lib.experiments import SCALES, TABLES, Lab, Store, runner
+from precode_lib.experiments.running import Progress
+
+SETTINGS = ("--quiet",)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return data.photos()
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch, photographs):
+    """Options that keep everything in a folder of this test."""
+    monkeypatch.setattr(data, "photos", lambda: photographs)  # cut once, not each time
+    monkeypatch.setenv("PRECODE_DATA", str(tmp_path / "cache"))
+    return ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Cells take no time; the list of what was run."""
+    ran = []
+
+    def run(cell, lab, key, *, marks=()):
+        ran.append(cell)
+        yield Progress(1, 1)
+        paper = {"mse": 1.0, "psnr": 2.0, "ssim": 0.5, "asr": 0.25}
+        accuracies = {"train_accuracy": [0.5], "test_accuracy": [0.25]}
+        return {"last": {"paper": paper}, **accuracies}
+
+    monkeypatch.setattr(runner, "run", run)
+    return ran
+
+
+def reproduce(*arguments):
+    return cli.main(["reproduce", *arguments, *SETTINGS])
+
+
+def test_a_table_is_run_printed_and_written(folders, tmp_path, instant, capsys):
+    assert reproduce("table4", *folders) == cli.OK
+    out, err = capsys.readouterr()
+    assert out.startswith(f"\ntable4 (smoke): {TABLES['table4'].title}\n")
+    assert "0 finished, 8 to run, about" in err
+    assert len(instant) == 8
+    written = (tmp_path / "results" / "table4-smoke.csv").read_text().splitlines()
+    assert len(written) == 1 + 8 * 4
+    assert len(list((tmp_path / "results" / "smoke").glob("*.json"))) == 8
+
+
+def test_the_second_time_nothing_is_run(folders, instant, capsys):
+    reproduce("table4", *folders)
+    assert reproduce("table4", *folders) == cli.OK
+    assert len(instant) == 8
+    assert "8 cells, 8 finished, 0 to run.\n" in capsys.readouterr().err
+
+
+def test_json_is_all_that_stands_on_stdout(folders, instant, capsys):
+    assert reproduce("table4", "--json", *folders) == cli.OK
+    records = json.loads(capsys.readouterr().out)
+    assert len(records) == 32
+    assert records[0]["ours"] == 1.0
+    assert cli.main(["results", "table4", "--json", *folders[:2]]) == cli.OK
+    assert json.loads(capsys.readouterr().out) == records
+
+
+def test_a_dry_run_says_the_cost_and_runs_nothing(folders, tmp_path, instant, capsys):
+    # It needs no data either.
+    assert reproduce("all", "--scale", "paper", "--dry-run", *folders) == cli.OK
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("all at scale paper: ")
+    assert err.rstrip().endswith("hours of one core.")
+    assert instant == []
+    assert not (tmp_path / "results").exists()
+
+
+def test_trainings_that_have_to_come_first_are_announced(folders, capsys):
+    reproduce("fig7", "--dry-run", *folders)
+    assert "12 to run after 4 trainings, about" in capsys.readouterr().err
+
+
+def test_only_the_asked_seeds_are_run_and_all_are_written(
+    folders, tmp_path, instant, capsys, monkeypatch
+):
+    three = replace(SCALES["smoke"], seeds=(0, 1, 2))
+    monkeypatch.setitem(SCALES, "smoke", three)
+    assert reproduce("table4", "--seeds", "1,2,1", *folders) == cli.OK
+    assert {cell.setup.seed for cell in instant} == {1, 2}
+    assert len(instant) == 16
+    assert " 2/2\n" in capsys.readouterr().out
+    csv = (tmp_path / "results" / "table4-smoke.csv").read_text()
+    assert csv.count(",2,3\n") == 32  # two of the scale's three seeds
+
+
+def test_missing_data_is_named_once_with_how_to_get_it(folders, capsys):
+    assert reproduce("table3a", "--scale", "lite", *folders) == cli.INCOMPLETE
+    out, err = capsys.readouterr()
+    assert err.count("CIFAR-100 is not here") == 1
+    assert "and 47 more: CIFAR-100" in err
+    assert "cifar100(download=True)" in err
+    assert "--data FOLDER" in err
+    assert "not run" in out
+
+
+def test_a_folder_of_data_reaches_the_lab(folders, tmp_path, monkeypatch):
+    seen = []
+    original = Lab.path_of
+
+    def path_of(self, name):
+        seen.append((self.data, name))
+        return original(self, name)
+
+    monkeypatch.setattr(Lab, "path_of", path_of)
+    reproduce("table3a", "--scale", "lite", "--data", str(tmp_path), *folders)
+    assert set(seen) == {(tmp_path, "cifar100")}
+
+
+def test_failures_are_told_and_exit_with_1(folders, monkeypatch, capsys):
+    def run(cell, lab, key, *, marks=()):
+        raise RuntimeError("out of memory")
+        yield
+
+    monkeypatch.setattr(runner, "run", run)
+    assert reproduce("table4", *folders) == cli.INCOMPLETE
+    err = capsys.readouterr().err
+    assert "and 7 more: RuntimeError: out of memory" in err
+
+
+def test_ctrl_c_exits_with_3_and_keeps_what_was_finished(
+    folders, tmp_path, instant, monkeypatch, capsys
+):
+    done = runner.run
+
+    def run(cell, lab, key, *, marks=()):
+        if len(instant) == 3:
+            raise KeyboardInterrupt
+        return (yield from done(cell, lab, key, marks=marks))
+
+    monkeypatch.setattr(runner, "run", run)
+    assert reproduce("table4", *folders) == cli.STOPPED
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert len([*Store(tmp_path / "results" / "smoke")]) == 3
+    monkeypatch.setattr(runner, "run", done)
+    assert reproduce("table4", *folders) == cli.OK
+    assert len(instant) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["table9"], "invalid choice: 'table9'"),
+        (["table1", "--scale", "huge"], "invalid choice: 'huge'"),
+        (["table1", "--seeds", "one"], "such as 0,1,2; got 'one'"),
+        (["table1", "--seeds", "-1"], "such as 0,1,2; got '-1'"),
+        (["table1", "--workers", "0"], "a number from 1 on is wanted, got '0'"),
+        ([], "TABLE"),
+    ],
+)
+def test_what_is_not_understood_exits_with_2(arguments, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["reproduce", *arguments])
+    assert end.value.code == cli.MISUSED
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "toaster"], "--device toaster cannot be used here"),
+        (["--device", "cuda:99"], "--device cuda:99 cannot be used here"),
+        (["--data", "/no/such/folder"], "/no/such/folder, which is no folder"),
+    ],
+)
+def test_what_is_not_there_exits_with_2(arguments, words, folders, instant, capsys):
+    assert reproduce("table4", *arguments, *folders) == cli.MISUSED
+    err = capsys.readouterr().err
+    assert err.startswith("precode: ")
+    assert words in err
+    assert instant == []
+
+
+def test_a_device_of_other_machines_is_not_tried_here():
+    assert str(cli._device("cuda:99", is_here=False)) == "cuda:99"
+
+
+def test_a_damaged_result_is_named_and_exits_with_2(folders, tmp_path, capsys):
+    (tmp_path / "results" / "smoke").mkdir(parents=True)
+    (tmp_path / "results" / "smoke" / "broken.json").write_text("{")
+    for command in (["reproduce", "table4", *folders], ["results", *folders[:2]]):
+        assert cli.main(command) == cli.MISUSED
+        assert "broken.json is not a result" in capsys.readouterr().err
+
+
+def test_results_of_an_empty_folder_are_none(folders, tmp_path, capsys):
+    assert cli.main(["results", *folders[:2]]) == cli.OK
+    out = capsys.readouterr().out
+    assert [line.split(":")[0] for line in out.splitlines()] == [
+        *["paper", "lite", "smoke"]
+    ]
+    assert out.count("0 of ") == 3
+    assert cli.main(["results", "--json", *folders[:2]]) == cli.OK
+    assert json.loads(capsys.readouterr().out) == []
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_of_one_scale_show_what_is_missing(folders, instant, capsys):
+    reproduce("table4", *folders)
+    capsys.readouterr()
+    assert cli.main(["results", "table4", "--scale", "lite", *folders[:2]]) == cli.OK
+    assert capsys.readouterr().out.count("not run") == 32
+    assert cli.main(["results", "table4", *folders[:2]]) == cli.OK
+    out = capsys.readouterr().out
+    assert "smoke: 8 of 8 cells are there." in out
+    assert "not run" not in out
+
+
+def test_the_bar_fits_its_line_and_says_how_far_the_cell_is(
+    folders, instant, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    cli.main(["reproduce", "fig7", *folders])
+    drawn = capsys.readouterr().err.split("\r")
+    assert max(map(len, drawn[1:])) <= 100
+    assert any("/16 cells |" in line and "4 victims | 1/1" in line for line in drawn)
+
+
+def test_results_are_looked_for_in_the_repository():
+    options = cli._parser().parse_args(["results"])
+    root = Path(cli.__file__).parents[1]
+    assert cli._results_folder(options) == root / "data" / "results"
+
+
+def test_help_says_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == cli.OK
+    assert "3 stopped" in " ".join(capsys.readouterr().out.split())
+
+
+def test_several_workers_without_dask_are_explained(folders, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert reproduce("table4", "--workers", "2", *folders) == cli.MISUSED
+    assert "pip install 'precode-lib[cluster]'" in capsys.readouterr().err
