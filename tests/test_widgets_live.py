@@ -101,6 +101,24 @@ def test_a_job_that_looks_up_does_not_keep_the_interpreter_alive():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_figures_draw_in_turn():
+    gate, running = Gate(), []
+
+    def render(step):
+        if step:
+            running.append(step)
+            gate.wait()
+            running.remove(step)
+        return panels(step, f"s{len(running)}")
+
+    figures = explorer(render), explorer(render)
+    for live, step in zip(figures, (1, 2), strict=True):
+        live.show()
+        live.sliders[0].value = step
+    gate.open(2)
+    assert ["<dd>s0</dd>" in settled(live) for live in figures] == [True, True]
+
+
 # --- explore, live --------------------------------------------------------------------
 
 

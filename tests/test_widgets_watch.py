@@ -144,6 +144,7 @@ def test_a_batch_found_in_another_order_is_paired_by_the_newest_step():
     film = Film(script, upside_down, frames=5)
     for step in script:
         film.add(step)
+        film.panels(step.iteration)  # looking at it on the way changes nothing
     for t in film.kept:
         for index in range(3):
             guess = film.panels(t)[2 * index + 1].pixels
@@ -307,6 +308,16 @@ def test_a_search_that_is_over_is_refused():
     list(script)
     with pytest.raises(ValueError, match="this search is over"):
         watch(script, pixels(1, 1), static=False, **TEXT)
+
+
+def test_the_live_search_shares_no_model_with_the_notebook(generator):
+    search, originals = real_search(generator)
+    box = watch(search, originals, static=False, **TEXT)
+    assert box.projector.background.wait(60)
+    assert search.iteration == 0
+    assert "done after 8 iterations" in box.projector.status.value
+    running = box.projector._search.observation
+    assert running.model is not search.observation.model
 
 
 def test_a_live_search_finds_what_the_page_shows(generator):

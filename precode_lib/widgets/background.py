@@ -4,6 +4,7 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 Stale = Callable[[], bool]  # whether a job is no longer wanted
 
@@ -18,11 +19,12 @@ class Background:
 
     Args:
         pause: seconds that a job waits for a newer one before it begins.
+        turn: held by the job that runs; those that share it run one at a time.
     """
 
-    def __init__(self, pause: float = 0):
+    def __init__(self, pause: float = 0, turn: AbstractContextManager | None = None):
         self._pause = pause
-        self._turn = threading.Lock()
+        self._turn = threading.Lock() if turn is None else turn
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         _known.add(self)

@@ -29,8 +29,8 @@ def explore(
         render: takes one keyword per axis and returns the panels of that frame, or is
             a generator that yields better and better ones: live all are shown, and a
             button stops them; on the page the last one counts. All frames have the
-            same labels, roles, value names and picture size. It must not change what
-            other cells use: live, they may run at the same time.
+            same labels, roles, value names and picture size. Live, a cell that runs at
+            the same time must not use the same observation or model.
         axes: the sliders, outermost first.
         question: the one question the sliders answer.
         caption: what there is to see.

@@ -21,6 +21,8 @@ from .background import Background, Stale
 from .exploring import frames_of
 
 _REST = 0.15  # seconds a slider rests before its setting is computed
+# All figures draw in turn: a model that two of them share is not made for threads.
+_TURN = threading.Lock()
 _VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -104,7 +106,7 @@ class Explorer:
         self._question, self._caption = question, caption
         self._pages: dict[tuple[int, ...], str] = {}
         self._lock = threading.RLock()
-        self.background = Background(rest)
+        self.background = Background(rest, _TURN)
         self.view = ipywidgets.HTML()
         self.status = ipywidgets.HTML()
         self.stop = stop_button(self._stopped)

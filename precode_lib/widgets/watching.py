@@ -1,8 +1,11 @@
 """An attack as a film: `watch`."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 from torch import Tensor
+
+from precode_lib.attacks import Search
 
 from .axis import Axis, is_static
 from .figure import SliderFigure
@@ -21,13 +24,13 @@ def watch(
 ):
     """Run an attack: each guess beside its original, with the objective's curve.
 
-    Live, the attack runs in the background: the film can be looked through while it
-    grows, Stop ends it, and calling `watch` with the same question again stops the
-    earlier one. Give what follows in the notebook a search of its own.
+    Live, a copy of the search runs in the background: the film can be looked through
+    while it grows, Stop ends it, and calling `watch` with the same question again stops
+    the earlier one. Give what follows in the notebook a search of its own.
 
     Args:
         search: an `attacks.Search`, or what iterates over AttackSteps and has an
-            `observation` and a `recipe`. It is used up.
+            `observation` and a `recipe`. The page uses it up.
         originals: pixels (V, C, H, W) or (V, B, C, H, W) in [0, 1] of its victims; the
             first four are shown. Guesses of a batch are paired with them as `metrics.
             pair` does for the newest step, which favours the attacker.
@@ -43,6 +46,9 @@ def watch(
         # Here, so that a page without live sliders needs no ipywidgets.
         from .projector import Projector
 
+        if isinstance(search, Search):
+            # Two threads that swap one model's parameters would mix them up.
+            search = deepcopy(search)
         return Projector(search, film, question=question, caption=caption).show()
     for step in search:
         film.add(step)
