@@ -276,6 +276,32 @@ def test_results_hold_nothing_but_what_json_keeps(lab):
         assert running.rounded(result) == result
 
 
+# --- on a GPU -------------------------------------------------------------------------
+
+
+def test_on_a_gpu_convolutions_are_not_rounded_to_tf32(lab, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(running, "_ats", lambda cell, lab: iter(()))
+    on_cpu = list(run(ATS, lab, "a-key"))
+    assert (on_cpu, torch.backends.cudnn.allow_tf32) == ([], True)
+    list(run(ATS, replace(lab, device=torch.device("cuda")), "a-key"))
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("model", ["smlp", "lenet"])
+def test_an_attack_ends_alike_on_a_gpu(model, lab):
+    # Starts are drawn on the device, so only where a search arrives can be compared.
+    setup = replace(SETUP, model=model, defense="none", width=64)
+    cell = replace(ATTACK, setup=setup, iterations=600, patience=600, lr=0.1)
+    on_gpu = replace(lab, device=torch.device("cuda"), work=lab.work / "gpu")
+    ours, theirs = result_of(cell, on_gpu), result_of(cell, lab)
+    assert ours["outcomes"] == theirs["outcomes"]
+    # Two starts on a CPU differ by up to 0.03 (another generator in `stream`).
+    assert ours["ssim"] == pytest.approx(theirs["ssim"], abs=0.1)
+
+
 # --- reminders ------------------------------------------------------------------------
 
 REMINDERS = {
