@@ -138,8 +138,7 @@ def log_spaced(length: int, count: int) -> list[int]:
     for left in range(min(count, length) - 1, 0, -1):
         last = math.log(chosen[-1] + 1)
         aim = math.exp(last + (math.log(length) - last) / left) - 1
-        # Never so far that fewer than `left` numbers remain.
-        chosen.append(min(max(chosen[-1] + 1, round(aim)), length - left))
+        chosen.append(max(chosen[-1] + 1, round(aim)))
     return chosen
 
 
