@@ -89,6 +89,19 @@ def drop_thebe(app, pagename, templatename, context, doctree) -> None:
     ]
 
 
+def name_toggles(app, pagename, templatename, context, doctree) -> None:
+    """Give the menu's arrows a name: the theme leaves them without any."""
+    draw = context.get("generate_toctree_html")
+    if draw is None:
+        return
+    name = '<summary aria-label="Show or hide the pages below">'
+
+    def draw_with_names(*arguments, **options):
+        return str(draw(*arguments, **options)).replace("<summary>", name)
+
+    context["generate_toctree_html"] = draw_with_names
+
+
 def setup(app):
     """Register the hooks above with Sphinx."""
     os.environ["PRECODE_STATIC"] = "1"  # the notebooks' kernels inherit it
@@ -98,4 +111,5 @@ def setup(app):
     app.connect("builder-inited", write_colours)
     app.add_css_file("colours.css", priority=100)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", name_toggles, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
