@@ -15,7 +15,7 @@ from precode_lib import data, models
 from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE, Recipe
 from precode_lib.bottleneck import NATS_PER_BIT, with_precode
 from precode_lib.data import Pictures, Splits, victims
-from precode_lib.defenses import Defense, add_noise, prune
+from precode_lib.defenses import Defense, add_noise, prune, prune_globally
 from precode_lib.experiments.cells import AtsCell, AttackCell, Cell, Setup, TrainingCell
 from precode_lib.initialisation import pytorch_default
 from precode_lib.validation import closest
@@ -33,6 +33,7 @@ PERTURBATIONS: Mapping[str, Callable[[torch.Generator], Defense | None]] = {
     "ng-3-x10": lambda generator: partial(add_noise, std=1e-2, generator=generator),
     "gc-90": lambda generator: partial(prune, ratio=0.9),
     "gc-99": lambda generator: partial(prune, ratio=0.99),
+    "gc-90-global": lambda generator: partial(prune_globally, ratio=0.9),
 }
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "smlp": models.smlp,

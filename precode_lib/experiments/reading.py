@@ -28,10 +28,11 @@ DEFENSES = {
     "ng-2": "noise 1e-2",
     "ng-3": "noise 1e-3",
     "gc": "pruning 10 %",
-    "ng-2-x10": "noise 1e-1",
-    "ng-3-x10": "noise 1e-2 as 1e-3",
+    "ng-2-x10": "noise 1e-1, as 1e-2",
+    "ng-3-x10": "noise 1e-2, as 1e-3",
     "gc-90": "pruning 90 %",
     "gc-99": "pruning 99 %",
+    "gc-90-global": "pruning 90 %, layers together",
     "precode": "PRECODE",
 }
 ATTACKS = {"iga": "IGA", "cpl": "CPL"}
@@ -121,21 +122,34 @@ def side_by_side(
 
     Attack metrics and accuracies of one setup share their line.
     """
-    lines: dict[tuple, dict[str, Row]] = {}
-    for row in table_rows:
-        who = (row.setup, row.condition)
-        lines.setdefault(who, {})[row.metric] = row
+    lines = _lines(table_rows)
     metrics = list(dict.fromkeys(row.metric for row in table_rows))
-    has_condition = any(condition for _, condition in lines)
-    heads = ["model", "defense", *(["variant"] if has_condition else [])]
+    has_variants = any(condition for _, condition, _ in lines)
+    attacks = {attack for _, _, attack in lines if attack}
+    heads = ["attack"] if len(attacks) > 1 else []
+    heads += ["model", "defense", *(["variant"] if has_variants else [])]
     heads += [METRICS.get(metric, metric) for metric in metrics]
     body = []
-    for (setup, condition), entries in lines.items():
-        names = [MODELS[setup.model], DEFENSES[setup.defense]]
-        names += [condition or PUBLISHED] if has_condition else []
+    for (setup, condition, attack), entries in lines.items():
+        names = [ATTACKS.get(attack, attack or "-")] if len(attacks) > 1 else []
+        names += [MODELS[setup.model], DEFENSES[setup.defense]]
+        usual = PUBLISHED if attack else "training"
+        names += [condition or usual] if has_variants else []
         cells = [_pair(entries[m]) if m in entries else "" for m in metrics]
         body.append([*names, *cells])
     return heads, body
+
+
+def _lines(table_rows: Sequence[Row]) -> dict[tuple, dict[str, Row]]:
+    """Rows by setup, condition and attack; accuracies join their setup's attack."""
+    lines: dict[tuple, dict[str, Row]] = {}
+    for row in table_rows:
+        who = (row.setup, row.condition)
+        attacked = next((line for line in lines if line[:2] == who and line[2]), None)
+        joins = not row.attack and attacked is not None
+        line = attacked if joins else (*who, row.attack)
+        lines.setdefault(line, {})[row.metric] = row
+    return lines
 
 
 def pictures_of(finished: Finished) -> dict[int, Tensor]:

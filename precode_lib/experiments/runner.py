@@ -186,22 +186,39 @@ def reproduce_with(
 
     tasks, events = plan(cells, store, lab)
     yield from events
-    by_key: dict[str, Future] = {}
-    for task in tasks:
-        first = by_key.get(task.after)
-        by_key[task.key] = client.submit(
-            _run_remotely, task, lab, first, key=f"precode-{task.key}", retries=RETRIES
-        )
-    tasks_of = {by_key[task.key]: task for task in tasks}
+
+    def submit(task: Task) -> "Future":
+        key = f"precode-{task.key}"
+        future = client.submit(_run_remotely, task, lab, key=key, retries=RETRIES)
+        task_of[future.key] = task
+        return future
+
+    # Attacks are sent when their training is safe here, not as its dependents: Dask
+    # would train again if the worker died that holds a result it still needs.
+    task_of: dict[str, Task] = {}
+    first = [submit(task) for task in tasks if task.after is None]
     # loop: without it, only a client that is the default would do.
-    for future in as_completed(list(tasks_of), loop=client.loop):
-        task = tasks_of[future]
-        if future.status != "finished":
-            yield _unfinished(task.cell, future.exception())
-            continue
-        store.write(future.result())
-        forget(lab, task.key)
-        yield Event(task.cell, FINISHED)
+    running = as_completed(first, loop=client.loop)
+    del first
+    for future in running:
+        task = task_of[future.key]
+        followers = [each for each in tasks if each.after == task.key]
+        event = _received(future, task, store, lab)
+        future.release()  # or it would be run again if its worker died
+        yield event
+        if event.state == FINISHED:
+            running.update([submit(each) for each in followers])
+        else:
+            yield from (_follows(each.cell, event) for each in followers)
+
+
+def _received(future: "Future", task: Task, store: Store, lab: Lab) -> Event:
+    """Write down what a worker hands back."""
+    if future.status != "finished":
+        return _unfinished(task.cell, future.exception())
+    store.write(future.result())
+    forget(lab, task.key)
+    return Event(task.cell, FINISHED)
 
 
 def _reproduce_one(task: Task, store: Store, lab: Lab) -> Iterator[Event]:
@@ -263,11 +280,8 @@ def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
     return Finished(task.cell, result, pictures, how, task.key)
 
 
-def _run_remotely(task: Task, lab: Lab, first: object = None) -> Finished:
-    """A worker's part: run the cell, quietly, and hand the result back.
-
-    `first` is the result of the training that had to come first, if any.
-    """
+def _run_remotely(task: Task, lab: Lab) -> Finished:
+    """A worker's part: run the cell, quietly, and hand the result back."""
     lab = _settled(lab)
     # A worker that was killed may hold its claim a moment longer than its connection.
     with _one_thread(), claimed(lab.work, task.key, patience=_PATIENCE):

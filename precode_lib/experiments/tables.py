@@ -25,7 +25,13 @@ from precode_lib.experiments.store import Finished
 
 LR = AttackCell.lr  # of the paper's attacks, as printed
 # Another reading of a defense -> the paper's name of it.
-MEANT = {"ng-2-x10": "ng-2", "ng-3-x10": "ng-3", "gc-90": "gc", "gc-99": "gc"}
+MEANT = {
+    "ng-2-x10": "ng-2",
+    "ng-3-x10": "ng-3",
+    "gc-90": "gc",
+    "gc-99": "gc",
+    "gc-90-global": "gc",
+}
 ATTACK_METRICS = ("mse", "psnr", "ssim", "asr")
 ACCURACIES = ("train_accuracy", "test_accuracy")
 
@@ -275,7 +281,7 @@ def _why(scale: Scale) -> list[Cell]:
     trained = [
         scale.training(scale.setup("cifar10", m, d))
         for m in _TWO
-        for d in ("ng-2-x10", "ng-3-x10", "gc-99")
+        for d in ("ng-2-x10", "ng-3-x10", "gc-90")
     ]
     return [*faster, *read_otherwise, scale.attack(default), *trained]
 
