@@ -285,7 +285,7 @@ def _bar(total: int, options: argparse.Namespace) -> Iterator:
             if event.progress is not None:
                 done, all_ = event.progress.done, event.progress.total
                 note = f"{event.cell} | {done:,}/{all_:,} {event.progress.note}"
-            bar.set_postfix_str(note, refresh=False)
+            bar.set_postfix_str(note, refresh=bool(event.state))
             bar.update(0)
 
         yield show

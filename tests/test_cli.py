@@ -225,7 +225,7 @@ def test_results_of_one_scale_show_what_is_missing(folders, instant, capsys):
     assert "not run" not in out
 
 
-def test_the_bar_fits_its_line_and_says_how_far_the_cell_is(
+def test_the_bar_fits_its_line_and_reaches_its_end(
     folders, instant, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -233,7 +233,7 @@ def test_the_bar_fits_its_line_and_says_how_far_the_cell_is(
     cli.main(["reproduce", "fig7", *folders])
     drawn = capsys.readouterr().err.split("\r")
     assert max(map(len, drawn[1:])) <= 100
-    assert any("/16 cells |" in line and "4 victims | 1/1" in line for line in drawn)
+    assert any(line.startswith("16/16 cells |") for line in drawn)
 
 
 def test_results_are_looked_for_in_the_repository():

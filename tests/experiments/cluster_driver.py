@@ -28,6 +28,7 @@ from precode_lib.experiments import (
     reproduce,
     reproduce_with,
 )
+from precode_lib.experiments.cells import key_of
 
 SETUP = Setup("photos", "smlp", "precode", width=64, k=8)
 TRAINING = TrainingCell(SETUP, epochs=3, train_pictures=300, test_pictures=50)
@@ -56,6 +57,16 @@ def kill_one(client: Client, work: Path, killed: list[str]) -> None:
                     killed.append(key)
 
 
+def watched(client: Client, events, lab: Lab, held: list[str]):
+    """The events; notes finished cells that the cluster has still to keep."""
+    for event in events:
+        if event.state == "finished":
+            key = f"precode-{key_of(event.cell, lab.digest(event.cell))}"
+            time.sleep(0.2)  # the client lets go in its own thread
+            held += [key] if key in client.futures else []
+        yield event
+
+
 def outcomes(events) -> list[tuple[str, str, str]]:
     return [(str(e.cell), e.state, e.problem) for e in events if e.state]
 
@@ -64,12 +75,14 @@ def main(folder: Path) -> dict:
     """Run the cells on the cluster and without it; then the command on the cluster."""
     local = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
     killed: list[str] = []
+    held: list[str] = []
     with local, Client(local, set_as_default=False) as client:
         lab = Lab(work=folder / "work", every=0.02)
         killer = threading.Thread(target=kill_one, args=(client, lab.work, killed))
         killer.start()
         store = Store(folder / "cluster")
-        cluster = outcomes(reproduce_with(client, [*GOOD, *BAD], store, lab))
+        events = reproduce_with(client, [*GOOD, *BAD], store, lab)
+        cluster = outcomes(watched(client, events, lab, held))
         again = outcomes(reproduce_with(client, GOOD, store, lab))
         killer.join()
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -81,6 +94,7 @@ def main(folder: Path) -> dict:
     )
     return {
         "killed": killed,
+        "held": held,
         "cluster": cluster,
         "again": again,
         "alone": alone,
