@@ -8,6 +8,7 @@ before the end (what was finished is kept).
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -254,9 +255,15 @@ def _client(options: argparse.Namespace) -> Iterator:
         with Client(options.scheduler, set_as_default=False) as client:
             yield client
         return
-    local = LocalCluster(
-        n_workers=options.workers, threads_per_worker=1, dashboard_address=None
-    )
+    # Ctrl+C goes to all processes of a terminal. Workers inherit that it is not theirs,
+    # and end without a page of tracebacks when this process tells them to.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        local = LocalCluster(
+            n_workers=options.workers, threads_per_worker=1, dashboard_address=None
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     with local, Client(local, set_as_default=False) as client:
         yield client
         # With torch in it, a process needs seconds to end: nothing to be warned of.
