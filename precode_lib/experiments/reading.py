@@ -28,11 +28,11 @@ DEFENSES = {
     "ng-2": "noise 1e-2",
     "ng-3": "noise 1e-3",
     "gc": "pruning 10 %",
-    "ng-2-x10": "noise 1e-1, as 1e-2",
-    "ng-3-x10": "noise 1e-2, as 1e-3",
+    "ng-2-x10": "noise 1e-1 for 1e-2",
+    "ng-3-x10": "noise 1e-2 for 1e-3",
     "gc-90": "pruning 90 %",
     "gc-99": "pruning 99 %",
-    "gc-90-global": "pruning 90 %, layers together",
+    "gc-90-global": "pruning 90 %, all in one",
     "precode": "PRECODE",
 }
 ATTACKS = {"iga": "IGA", "cpl": "CPL"}
