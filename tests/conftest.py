@@ -1,10 +1,13 @@
 """What every test may use: a seeded generator, and one thread for tiny tensors."""
 
+import os
+
 import pytest
 import torch
 
 # Tiny tensors lose more to starting threads than they win, and sums stay repeatable.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the kernels of the chapters, too
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from jupyter_cache.executors.utils import single_nb_execution
 from sphinx.util import logging
 
 AT_ONCE = min(2, os.cpu_count() or 1)  # a chapter may take 1.2 GB
+THREADS = max(1, (os.cpu_count() or 1) // AT_ONCE)  # of each kernel
 LOGGER = logging.getLogger(__name__)
 
 
@@ -36,6 +37,8 @@ def execute_changed(app, env, documents) -> None:
     if len(waiting) < 2:
         return  # nothing to gain
     timeout = config.execution_timeout
+    # Kernels that each take all cores make each other wait, many times over.
+    os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {
             pool.submit(_execute, notebook, path, timeout): path
