@@ -138,6 +138,13 @@ def test_page_is_not_heavy(site, document):
     assert path.stat().st_size + bytes_of_pictures < LARGEST_PAGE
 
 
+@pytest.mark.parametrize("document", documents())
+def test_page_shows_no_warning_of_a_kernel(site, document):
+    page = (site / f"{document}.html").read_text(encoding="utf-8")
+    complaints = re.findall(r'class="output stderr.*?</div>', page, flags=re.DOTALL)
+    assert complaints == []
+
+
 def test_search_finds_the_bottleneck(visit):
     page = visit("search", query="?q=bottleneck").page
     page.wait_for_selector("#search-results li a")
