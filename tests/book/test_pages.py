@@ -53,7 +53,9 @@ def look(visit, document: str, theme: str) -> Seen:
     page.wait_for_load_state("networkidle")
     formulas = page.locator(".math").count()
     if formulas:
-        page.wait_for_selector("mjx-container svg")
+        # Attached, not visible: the first formula of a page may be a heading's, in
+        # the closed sidebar.
+        page.wait_for_selector("mjx-container svg", state="attached")
     # From here on it is axe that fetches and complains, not the page.
     complaints, requests = list(opened.complaints), list(opened.requests)
     page.add_script_tag(path=files("axe_playwright_python") / "axe.min.js")
