@@ -1,0 +1,157 @@
+"""What makes a function a marker: it gets the answers at arm's length and may refuse.
+
+Written with `@exercise`, a marker receives each answer as plain data, or as a function
+that passes only plain data, and a generator for fresh inputs. It returns when all is
+right and calls `expect...` on the way, which raises `NotSolved`.
+"""
+
+import os
+import secrets
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Literal
+
+import torch
+
+from .plain import TODO, Todo, UnplainError, copy
+
+__all__ = ["TODO", "Marker", "NotSolved", "Verdict", "exercise", "judge"]
+
+# Names the socket of an examiner, while `precode grade` runs a notebook.
+EXAMINER = "PRECODE_EXAMINER"
+
+State = Literal["right", "unanswered", "wrong", "raised"]
+Marker = Callable[..., None]
+
+
+class NotSolved(Exception):  # noqa: N818  it is no error of the program
+    """An answer that is missing or not right yet; the message says what to do."""
+
+    def __init__(self, message: str, state: State = "wrong"):
+        super().__init__(message)
+        self.state = state
+
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows instead of a traceback: the learner did not write ours."""
+        return [f"NotSolved: {self}"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a marker said of the answers to one exercise.
+
+    Args:
+        name: chapter and exercise, such as "labels.row_sums".
+        state: "right", "unanswered", "wrong", or "raised" when the learner's own code
+            stopped with an error.
+        message: for the learner; of a right answer, what is worth knowing besides.
+    """
+
+    name: str
+    state: State
+    message: str
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the exercise is solved."""
+        return self.state == "right"
+
+
+def exercise(marker: Marker) -> Marker:
+    """Turn `marker(*answers, generator)` into what a learner calls on the answers.
+
+    The result prints that the answer is right, or raises `NotSolved`. Inputs are fresh
+    each time, unless a `generator` is given. Its `judge` returns a `Verdict` instead.
+    """
+    name = f"{marker.__module__.rpartition('.')[2]}.{marker.__name__}"
+
+    def judge_answers(
+        *answers: Any, generator: torch.Generator | None = None
+    ) -> Verdict:
+        return judge(name, marker, answers, generator or _fresh_generator())
+
+    @wraps(marker)
+    def check(*answers: Any, generator: torch.Generator | None = None) -> None:
+        address = os.environ.get(EXAMINER)
+        if address:
+            from .examined import ask
+
+            verdict = ask(name, answers, address)
+        else:
+            verdict = judge_answers(*answers, generator=generator)
+        if not verdict.is_right:
+            raise NotSolved(f"{marker.__name__}: {verdict.message}", verdict.state)
+        print(f"{marker.__name__}: {verdict.message}")
+
+    check.judge = judge_answers
+    check.exercise = name
+    return check
+
+
+def judge(
+    name: str, marker: Marker, answers: tuple, generator: torch.Generator
+) -> Verdict:
+    """Let the marker look at the answers, each behind the border of plain data."""
+    try:
+        remark = marker(*map(_at_arms_length, answers), generator)
+    except NotSolved as refusal:
+        return Verdict(name, refusal.state, str(refusal))
+    return Verdict(name, "right", f"correct. {remark}" if remark else "correct.")
+
+
+def _fresh_generator() -> torch.Generator:
+    return torch.Generator().manual_seed(secrets.randbits(63))
+
+
+def _at_arms_length(answer: Any) -> Any:
+    if isinstance(answer, Todo):
+        raise unanswered()
+    if callable(answer):
+        return lambda *inputs: _call(answer, inputs)
+    return _plain(answer, "the answer")
+
+
+def _call(function: Callable, inputs: tuple) -> Any:
+    # Copies: a function that changes its inputs must not change the marker's.
+    inputs = copy(inputs)
+    try:
+        output = function(*inputs)
+    except Exception as error:
+        raise NotSolved(describe_error(error), "raised") from error
+    return answered(_plain(output, "the function's result"))
+
+
+def answered(output: Any) -> Any:
+    """The output of a learner's function, unless it says that none was written."""
+    if output is None or isinstance(output, Todo):
+        raise unanswered()
+    return output
+
+
+def unanswered() -> NotSolved:
+    """What to raise where an answer is still missing."""
+    return NotSolved(
+        "not answered yet. Replace TODO in the cell above, run it, then this one.",
+        "unanswered",
+    )
+
+
+def describe_error(error: Exception) -> str:
+    """One sentence on an error in a learner's function, with its line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = os.path.dirname(__file__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(ours)]
+    place = f" in line {theirs[0].lineno} ({theirs[0].line})" if theirs else ""
+    return (
+        f"your function stopped with {type(error).__name__}: {error}{place}. "
+        "Call it yourself in a new cell to see where."
+    )
+
+
+def _plain(value: Any, what: str) -> Any:
+    try:
+        return copy(value)
+    except UnplainError as problem:
+        raise NotSolved(f"{what}: {problem}.", "wrong") from None

@@ -1,0 +1,200 @@
+"""What a marker may expect, and how it says that something else came.
+
+Every refusal has three parts: what was expected, what came, and where to look. Typical
+mistakes are given as the values they lead to; one that is met is answered by name.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .exercise import NotSolved
+
+SHOWN = 8  # numbers of a tensor that a message prints in full
+
+
+def expect(condition: bool, message: str, *, hint: str) -> None:
+    """Refuse with the message and where to look, unless the condition holds."""
+    if not condition:
+        raise NotSolved(f"{message}\nWhere to look: {hint}")
+
+
+def expect_close(
+    came: Any,
+    expected: Tensor,
+    *,
+    hint: str,
+    what: str = "the result",
+    given: Mapping[str, Any] | None = None,
+    mistakes: Mapping[str, Any] | None = None,
+    secret: bool = False,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> None:
+    """Refuse anything but a tensor close to the expected one.
+
+    Args:
+        came: the learner's.
+        expected: the right one; of a number, a tensor without dimensions.
+        hint: where to look, when no typical mistake is recognised.
+        what: how the message calls it, such as "the picture".
+        given: the inputs by name, to be shown; tensors may be of any size.
+        mistakes: of each typical mistake, its hint and the tensor it leads to. Leave
+            out those that may equal the right answer by chance.
+        secret: do not say the right value. For answers that are the same each time;
+            there it would be the solution.
+        rtol, atol: as for `torch.isclose`.
+    """
+    came = _as_tensor(came, what, expected)
+    for its_hint, wrong in (mistakes or {}).items():
+        wrong = torch.as_tensor(wrong)
+        if _agree(came, wrong, rtol, atol) and not _agree(wrong, expected, rtol, atol):
+            hint = its_hint
+            break
+    else:
+        if _agree(came, expected, rtol, atol):
+            return
+    difference = _difference(came, expected, secret)
+    raise NotSolved(_report(f"{what} {difference}", given, hint))
+
+
+def expect_number(
+    came: Any,
+    expected: float,
+    *,
+    hint: str,
+    what: str = "the result",
+    given: Mapping[str, Any] | None = None,
+    mistakes: Mapping[str, float] | None = None,
+    secret: bool = False,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+) -> None:
+    """Refuse anything but a number close to the expected one."""
+    expect_close(
+        came,
+        torch.tensor(expected, dtype=torch.float64),
+        hint=hint,
+        what=what,
+        given=given,
+        mistakes=mistakes,
+        secret=secret,
+        rtol=rtol,
+        atol=atol,
+    )
+
+
+def expect_choice(
+    came: Any, right: str, hints: Mapping[str, str], *, what: str = "the answer"
+) -> None:
+    """Refuse anything but the right one of several words.
+
+    Args:
+        came: the learner's; case and blanks around it do not matter.
+        right: the right word.
+        hints: of each wrong word, why it is not right.
+    """
+    choices = sorted([right, *hints])
+    listed = ", ".join(f'"{choice}"' for choice in choices)
+    if not isinstance(came, str) or came.strip().lower() not in choices:
+        raise NotSolved(f"{what} should be one of {listed}; got {_short(came)}.")
+    if came.strip().lower() != right:
+        raise NotSolved(
+            f'{what} is not "{came.strip()}".\n'
+            f"Where to look: {hints[came.strip().lower()]}"
+        )
+
+
+def _as_tensor(came: Any, what: str, expected: Tensor) -> Tensor:
+    wanted = _name(expected)
+    if isinstance(came, bool | int | float) and not isinstance(came, Tensor):
+        came = torch.tensor(came, dtype=torch.float64)
+    if isinstance(came, list | tuple) and expected.ndim:
+        # Ragged, or not numbers: said below.
+        with suppress(TypeError, ValueError):
+            came = torch.tensor(came, dtype=torch.float64)
+    if not isinstance(came, Tensor):
+        raise NotSolved(f"{what} should be {wanted}; got {_short(came)}.")
+    return came
+
+
+def _agree(came: Tensor, expected: Tensor, rtol: float, atol: float) -> bool:
+    if came.shape != expected.shape:
+        return False
+    # NaN equals NaN: a division by zero can be a typical mistake.
+    return torch.allclose(
+        came.to(torch.float64),
+        expected.to(torch.float64),
+        rtol=rtol,
+        atol=atol,
+        equal_nan=True,
+    )
+
+
+def _report(sentence: str, given: Mapping[str, Any] | None, hint: str) -> str:
+    inputs = [f"  {name} = {show(value)}" for name, value in (given or {}).items()]
+    start = "\n".join(["not right yet. With", *inputs, ""]) if inputs else ""
+    return f"{start or 'not right yet. '}{sentence}\nWhere to look: {hint}"
+
+
+def _difference(came: Tensor, expected: Tensor, secret: bool) -> str:
+    if came.shape != expected.shape:
+        return f"should be {_name(expected)}, got {_name(came)}."
+    num_bad = came.numel() - int(came.isfinite().sum())
+    if num_bad:
+        return f"holds NaN or infinity in {num_bad} of {came.numel()} entries."
+    if secret:
+        return f"is not {show(came)}."
+    if expected.numel() <= SHOWN:
+        return f"should be {show(expected)}, got {show(came)}."
+    gap = (came.to(torch.float64) - expected.to(torch.float64)).abs()
+    flat = int(gap.argmax())
+    place = [int(i) for i in torch.unravel_index(torch.tensor(flat), gap.shape)]
+    return (
+        f"differs most at {place}: expected {expected.reshape(-1)[flat]:.4g}, "
+        f"got {came.reshape(-1)[flat]:.4g}."
+    )
+
+
+def show(value: Any) -> str:
+    """A value for a message: short ones in full, of a large tensor its shape."""
+    if isinstance(value, Tensor) and value.numel() <= SHOWN:
+        return _round(value.tolist())
+    if isinstance(value, Tensor):
+        return _name(value)
+    return _round(value) if isinstance(value, float | list | tuple) else _short(value)
+
+
+def _round(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_round, value))}]"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.5g}"
+    return _short(value)
+
+
+def _name(tensor: Tensor) -> str:
+    if not tensor.ndim:
+        return "a number"
+    return f"a tensor of shape {tuple(tensor.shape)}"
+
+
+def _short(value: Any, longest: int = 60) -> str:
+    text = repr(value)
+    kind = type(value).__name__
+    shown = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return shown if isinstance(value, int | float | str) else f"a {kind}, {shown}"
+
+
+def expect_sequence(came: Any, length: int, *, what: str, hint: str) -> Sequence:
+    """Refuse anything but a list or tuple of so many; returns it."""
+    if not isinstance(came, list | tuple) or len(came) != length:
+        raise NotSolved(
+            f"{what} should be {length} values; got {_short(came)}.\n"
+            f"Where to look: {hint}"
+        )
+    return came
