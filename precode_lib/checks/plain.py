@@ -63,9 +63,7 @@ def copy(value: Any) -> Any:
 
 def _to_json(value: Any, depth: int) -> Any:
     if depth > DEEPEST:
-        raise UnplainError(
-            f"lists nested deeper than {DEEPEST} levels are not accepted"
-        )
+        raise UnplainError(f"more than {DEEPEST} lists in one another are not accepted")
     # Exact types only: a subclass may come with code of its own.
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -90,9 +88,9 @@ def _to_json(value: Any, depth: int) -> Any:
 
 
 def _tensor_to_json(tensor: Tensor) -> dict:
-    dense = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
-    if dense.layout is not torch.strided or dense.is_quantized:
+    if tensor.layout is not torch.strided or tensor.is_quantized:
         raise UnplainError("only dense tensors are accepted; call .to_dense()")
+    dense = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
     # Bytes, because numpy knows no bfloat16.
     data = (
         dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
@@ -118,8 +116,8 @@ def _from_json(value: Any, depth: int) -> Any:
     if kind == "tuple":
         return tuple(_from_json(value["items"], depth + 1))
     if kind == "dict":
-        entries = value["entries"].items()
-        return {key: _from_json(item, depth + 1) for key, item in entries}
+        entries = value["entries"]
+        return {key: _from_json(entries[key], depth + 1) for key in entries}
     if kind == "tensor":
         return _tensor_from_json(value)
     raise ValueError(f"not plain data: {kind!r}")
