@@ -52,7 +52,7 @@ def load(text: str) -> Any:
         if len(text) > LARGEST:
             raise ValueError(f"{len(text):,} characters are too many")
         return _from_json(json.loads(text), 0)
-    except (KeyError, TypeError, RuntimeError, RecursionError) as error:
+    except (LookupError, TypeError, RuntimeError, RecursionError) as error:
         raise ValueError(f"not plain data: {error}") from error
 
 
