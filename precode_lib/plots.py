@@ -134,11 +134,16 @@ def figure_html(
     body: str, *, caption: str, classes: str = "", attributes: str = ""
 ) -> str:
     """Wrap a figure's body with the shared style and the caption."""
-    css = colour_css() + (ASSETS / "figure.css").read_text(encoding="utf-8")
     return (
-        f'<figure class="precode-figure {classes}"{attributes}><style>{css}</style>'
+        f'<figure class="precode-figure {classes}"{attributes}>{style_html()}'
         f"{body}<figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def style_html() -> str:
+    """The style of everything in a `precode-figure`, colours included."""
+    css = colour_css() + (ASSETS / "figure.css").read_text(encoding="utf-8")
+    return f"<style>{css}</style>"
 
 
 def panel_html(panel: Panel, picture: str) -> str:

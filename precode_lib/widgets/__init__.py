@@ -4,6 +4,8 @@
 built (PRECODE_STATIC=1) both draw every frame once and return a `SliderFigure`, which
 needs nothing but the page; elsewhere they return ipywidgets that compute as you move.
 
+`quiz` asks a question with a few options. It is the same everywhere.
+
 Frames are not kept on disk: they depend on all that `render` closes over, models and
 generators included, which no key of ours would name honestly. The book keeps whole
 executed notebooks instead, until their code or the library changes.
@@ -13,6 +15,17 @@ from .axis import Axis
 from .curves import Curve
 from .exploring import explore
 from .figure import SliderFigure
+from .quiz import Quiz, quiz, right, wrong
 from .watching import watch
 
-__all__ = ["Axis", "Curve", "SliderFigure", "explore", "watch"]
+__all__ = [
+    "Axis",
+    "Curve",
+    "Quiz",
+    "SliderFigure",
+    "explore",
+    "quiz",
+    "right",
+    "watch",
+    "wrong",
+]
