@@ -1,6 +1,7 @@
 """The address of the repository: one home, checked, and everything follows it."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -111,12 +112,39 @@ def test_the_published_book_has_an_address_too(address):
     assert address.pages("https://github.com/a/a.github.io") == "https://a.github.io"
 
 
+def first_chapter() -> str:
+    """The first numbered page of the book."""
+    text = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    numbered = text[text.index("numbered: true") :]
+    return re.search(r"- file: (\S+)", numbered)[1] + ".ipynb"
+
+
+def test_the_front_page_starts_the_first_chapter_on_binder_and_colab(address):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / first_chapter()).exists()
+    for link in (address.binder, address.colab):
+        assert f"]({link(address.read(), first_chapter())})" in text
+
+
+def test_links_lead_to_the_branch_that_the_book_is_made_of(address):
+    text = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    assert re.search(r"^  branch: (\S+)$", text, re.MULTILINE)[1] == address.BRANCH
+    link = address.binder("https://github.com/ada/book", "book/a.ipynb")
+    assert link == (
+        "https://mybinder.org/v2/gh/ada/book/main?urlpath=lab/tree/book/a.ipynb"
+    )
+
+
 def test_the_command_prints_the_address_and_refuses_nonsense(address):
     def run(*arguments):
         command = [sys.executable, ROOT / "tools" / "address.py", *arguments]
         return subprocess.run(command, capture_output=True, text=True)
 
     assert run().stdout.strip() == address.read()
+    links = run("--links", "book/a.ipynb").stdout.split()
+    assert links == [
+        kind(address.read(), "book/a.ipynb") for kind in (address.binder, address.colab)
+    ]
     refused = run("nonsense")
     assert refused.returncode == 2
     assert "nonsense" in refused.stderr

@@ -1,12 +1,13 @@
 """Say where the repository lives, once, and everything that names it follows.
 
     python tools/address.py https://github.com/ACCOUNT/REPOSITORY
+    python tools/address.py --links book/exercises/labels.ipynb
 
 The address has one home: `repository: url:` in _config.yml. This checks the new one and
 rewrites that line and every text that repeats it (the notebooks' set-up cells, pages,
 README.md, CITATION.cff, pyproject.toml), with the address of the published book. Until
 then the account is `_account_`, which GitHub gives to nobody. Without an argument it
-prints the address.
+prints the address; with --links, where a notebook opens on Binder and on Colab.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACEHOLDER = "_account_"  # no account begins with an underscore
+BRANCH = "main"  # as in _config.yml
 TEXTS = {".cff", ".ipynb", ".md", ".toml", ".yaml", ".yml"}
 
 # GitHub's rule: letters, digits, single hyphens inside; managed users end in _company.
@@ -56,6 +58,18 @@ def pages(address: str) -> str:
     return host if name.lower() == f"{account.lower()}.github.io" else f"{host}/{name}"
 
 
+def binder(address: str, notebook: str) -> str:
+    """Where a notebook of this repository opens on Binder."""
+    name = _name(address).strip("/")
+    return f"https://mybinder.org/v2/gh/{name}/{BRANCH}?urlpath=lab/tree/{notebook}"
+
+
+def colab(address: str, notebook: str) -> str:
+    """Where a notebook of this repository opens on Colab."""
+    host = "https://colab.research.google.com/github"
+    return f"{host}{_name(address)}/blob/{BRANCH}/{notebook}"
+
+
 def rewrite(new: str, root: Path = ROOT) -> list[Path]:
     """Replace the address in every text that repeats it, and list those texts."""
     new, old = checked(new), read(root)
@@ -91,10 +105,15 @@ def _texts(root: Path) -> Iterator[Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the address, or set it."""
+    """Print the address or a notebook's links, or set the address."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("address", nargs="?", help="https://github.com/ACCOUNT/NAME")
-    address = parser.parse_args(arguments).address
+    parser.add_argument("--links", metavar="NOTEBOOK", help="print where it opens")
+    given = parser.parse_args(arguments)
+    address = given.address
+    if given.links:
+        print(binder(read(), given.links), colab(read(), given.links), sep="\n")
+        return 0
     if address is None:
         print(read())
         return 0
