@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 pytho
 # Another index for torch, for example the CPU-only one: see README.md.
 TORCH_INDEX ?=
 PORT ?= 8000
+# A file of tests, or a notebook, stays in one process. `make test PARALLEL=` for one.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 IN_VENV := $(VENV)/bin/python
 READY := $(VENV)/ready
@@ -22,7 +24,7 @@ book-html: $(READY)
 	$(IN_VENV) book/make.py
 
 test: $(READY) lint
-	$(IN_VENV) -m pytest $(PYTEST_ARGS)
+	$(IN_VENV) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(IN_VENV) -m ruff check .

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from book_site import ROOT, SITE
+from filelock import FileLock
 
 
 @dataclass
@@ -22,12 +23,25 @@ class Opened:
 
 
 @pytest.fixture(scope="session")
-def site() -> Path:
+def site(tmp_path_factory) -> Path:
     """The book, built as `make book-html` does: a warning is a failure."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all workers: the first builds, the others wait
+    log = shared / "book.log"
+    with FileLock(shared / "book.lock"):
+        if not log.exists():
+            log.write_text(_build(), encoding="utf-8")
+    complaint = log.read_text(encoding="utf-8")
+    assert not complaint, complaint
+    return SITE
+
+
+def _build() -> str:
+    """Build the book; return what it printed last if that failed."""
     command = [sys.executable, ROOT / "book" / "make.py"]
     built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
-    return SITE
+    return built.stdout[-4000:] + built.stderr[-4000:] if built.returncode else ""
 
 
 @pytest.fixture(scope="session")
