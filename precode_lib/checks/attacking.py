@@ -1,0 +1,265 @@
+"""Markers for the exercises on attacking PRECODE."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from precode_lib.attacks import step_decay
+from precode_lib.attacks.objectives import cosine_distance, total_variation
+from precode_lib.bottleneck import with_precode
+from precode_lib.data import Pictures, victims
+from precode_lib.federated import observe
+from precode_lib.metrics import score
+from precode_lib.models import smlp
+
+from .exercise import exercise
+from .expectations import expect_close, expect_number
+from .texts import open_question
+
+ERRORS = [0, 0.1, 0.3, 0.5, 1, 3]
+BEFORE = ["hidden1.weight", "hidden1.bias", "encoder.weight", "encoder.bias"]
+BEHIND = ["decoder.weight", "decoder.bias", "fc.weight", "fc.bias"]
+
+
+@exercise
+def by_hand(true_distance, wrong_distance, true_loudness, wrong_loudness, generator):
+    """Compare with both draws of the coin in the text."""
+    throws = torch.tensor([[4.0, 0.0], [-4.0, 0.0]])
+    means = {
+        "the photograph": torch.tensor([0.0, 3.0]),
+        "the wrong picture": torch.tensor([4.0, 6.0]),
+    }
+    heard = means["the photograph"] + throws[0]
+    came = [true_distance, wrong_distance], [true_loudness, wrong_loudness]
+    for (name, mean), distance in zip(means.items(), came[0], strict=True):
+        cosines = F.cosine_similarity(mean + throws, heard[None])
+        distances = 1 - cosines.double()
+        expect_number(
+            distance,
+            distances.mean().item(),
+            what=f"the mean distance of {name}",
+            secret=True,
+            hint="1 minus the cosine for each of both draws, then their mean.",
+            mistakes={
+                "with the client's own draw alone; the attacker meets both.": (
+                    distances[0].item()
+                ),
+                "with the other draw alone; the attacker meets both.": (
+                    distances[1].item()
+                ),
+                "this is the mean cosine; the distance is 1 minus it.": (
+                    cosines.mean().item()
+                ),
+                "the noise was averaged first; average the distances.": (
+                    1 - F.cosine_similarity(mean[None], heard[None]).item()
+                ),
+                "the sum of both draws; take their mean.": distances.sum().item(),
+            },
+            rtol=1e-3,
+        )
+    for (name, mean), loudness in zip(means.items(), came[1], strict=True):
+        signal, spread = mean.square().sum().item(), 16.0
+        expect_number(
+            loudness,
+            signal / (signal + spread),
+            what=f"the loudness of {name}",
+            secret=True,
+            hint="|mean|² over |mean|² plus the mean square of the noise.",
+            rtol=1e-3,
+            mistakes={
+                "the share of the noise; asked is that of the mean.": spread
+                / (signal + spread),
+                "lengths were added; add their squares.": signal**0.5
+                / (signal**0.5 + 4),
+                "signal over noise; asked is its share of both.": signal / spread,
+            },
+        )
+
+
+@exercise
+def objective(learner, generator):
+    """Try several draws, and loud layers behind the noise."""
+    for draws, scale in [(1, 1.0), (4, 20.0), (3, 0.1)]:
+        clean = _gradients(generator, scale)
+        target = _disturbed(clean, generator, scale)
+        guesses = [_disturbed(clean, generator, scale) for _ in range(draws)]
+        expect_number(
+            learner(guesses, target, list(BEFORE)),
+            _mean([_distance(guess, target, BEFORE) for guess in guesses]),
+            what="the objective",
+            given={"number of draws": draws, "keep": BEFORE},
+            hint="for each draw one cosine over all kept entries together; then "
+            "the mean of the distances.",
+            mistakes=_wrong_objectives(guesses, target),
+        )
+
+
+def _gradients(generator: torch.Generator, scale: float) -> dict[str, Tensor]:
+    shapes = [(6, 8), (6,), (4, 6), (4,), (6, 2), (6,), (3, 6), (3,)]
+    names = BEFORE + BEHIND
+    return {
+        name: torch.randn(shape, generator=generator) * (scale if i > 3 else 1 + i)
+        for i, (name, shape) in enumerate(zip(names, shapes, strict=True))
+    }
+
+
+def _disturbed(
+    clean: Mapping[str, Tensor], generator: torch.Generator, scale: float
+) -> dict[str, Tensor]:
+    """Little before the noise, a lot behind it."""
+    size = {name: 0.5 if name in BEFORE else 2 * scale for name in clean}
+    return {
+        name: value + size[name] * torch.randn(value.shape, generator=generator)
+        for name, value in clean.items()
+    }
+
+
+def _distance(guess: Mapping, target: Mapping, names: Sequence[str]) -> float:
+    a, b = (torch.cat([g[n].flatten() for n in names]) for g in (guess, target))
+    return 1 - F.cosine_similarity(a, b, dim=0).item()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _wrong_objectives(guesses: list, target: Mapping) -> dict[str, float]:
+    averaged = {n: torch.stack([g[n] for g in guesses]).mean(0) for n in target}
+    kept = [_distance(guess, target, BEFORE) for guess in guesses]
+    return {
+        "this looks at all layers; only those in keep count.": _mean(
+            [_distance(guess, target, list(target)) for guess in guesses]
+        ),
+        "these are the layers that were to be left out.": _mean(
+            [_distance(guess, target, BEHIND) for guess in guesses]
+        ),
+        "a distance for each layer, averaged: one cosine over all of them.": _mean(
+            [_distance(guess, target, [n]) for guess in guesses for n in BEFORE]
+        ),
+        "gradients were averaged first; average the distances.": _distance(
+            averaged, target, BEFORE
+        ),
+        "this is the similarity; a search minimises 1 minus it.": 1 - _mean(kept),
+        "the first draw alone; take the mean over all.": kept[0],
+        "the sum over the draws; take their mean.": sum(kept),
+    }
+
+
+@exercise
+def noise_gradient(learner, generator):
+    """Compare with autograd, for codes of several sizes and quiet units."""
+    for k in (2, 5, 12):
+        mu, epsilon, heard = torch.randn(3, k, generator=generator)
+        sigma = 0.05 + torch.rand(k, generator=generator)
+        unknown = epsilon.clone().requires_grad_()
+        code = mu + sigma * unknown
+        distance = 1 - F.cosine_similarity(code, heard, dim=0)
+        right = torch.autograd.grad(distance, unknown)[0]
+        gap = (code - heard).detach()
+        expect_close(
+            learner(mu, sigma, epsilon, heard),
+            right,
+            what="the gradient",
+            given={"mu": mu, "sigma": sigma, "epsilon": epsilon, "heard": heard},
+            hint="let autograd do it: epsilon must require a gradient, the distance "
+            "must be one number.",
+            mistakes={
+                "this is the gradient with respect to the code: σ is missing.": (
+                    right / sigma
+                ),
+                "the sign: the distance is 1 minus the cosine.": -right,
+                "this belongs to the squared distance, not to the cosine's.": (
+                    2 * sigma * gap
+                ),
+                "half the squared distance has this gradient.": sigma * gap,
+                "that is the gradient with respect to what was heard.": (
+                    _gradient_of_heard(code.detach(), heard)
+                ),
+            },
+        )
+
+
+def _gradient_of_heard(code: Tensor, heard: Tensor) -> Tensor:
+    unknown = heard.clone().requires_grad_()
+    distance = 1 - F.cosine_similarity(code, unknown, dim=0)
+    return torch.autograd.grad(distance, unknown)[0]
+
+
+def search_with_noise(photos: Pictures, error: float, iterations: int = 100) -> Tensor:
+    """Pixels (V, C, H, W): a search that knows the noise up to such an error."""
+    generator = torch.Generator().manual_seed(2)
+    shape = tuple(photos.images.shape[1:])
+    plain = smlp(shape, width=64, generator=generator)
+    model = with_precode(plain, before="fc", k=32, generator=generator)
+    epsilon = torch.randn(len(photos), 32, generator=generator)
+    wrong = torch.randn(len(photos), 32, generator=generator)
+    known = epsilon + error * wrong
+    seen = observe(
+        model,
+        photos.images[:, None],
+        photos.labels[:, None],
+        noise=[epsilon],
+        normalisation=photos.normalisation,
+    )
+    client, box = seen.client(), seen.normalisation.box
+    x = torch.randn(len(photos), 1, *shape, generator=generator).requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=0.1)
+    for i in range(iterations):
+        optimizer.param_groups[0]["lr"] = 0.1 * step_decay(i, iterations)
+        optimizer.zero_grad()
+        guess = client(x, seen.labels, noise=[known])
+        distance = cosine_distance(guess, seen.shared)
+        (distance + 1e-4 * total_variation(x)).sum().backward()
+        x.grad.sign_()
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(*box)
+    found = x[:, 0].detach()
+    return photos.normalisation.denormalise(found).clamp(0, 1)
+
+
+@cache
+def _mean_ssim() -> list[float]:
+    """Of the search with every error."""
+    photos = victims("photos", 4, size=16)
+    found = [search_with_noise(photos, error) for error in ERRORS]
+    return [score(photos.pixels, pixels).ssim.mean().item() for pixels in found]
+
+
+@exercise
+def known_noise(error, generator):
+    """Run the search with every error."""
+    good = [e for e, ssim in zip(ERRORS, _mean_ssim(), strict=True) if ssim >= 0.6]
+    after = ERRORS.index(good[-1]) + 1
+    expect_number(
+        error,
+        good[-1],
+        what="the error",
+        secret=True,
+        hint="move the slider from the left; the last value before the mean SSIM "
+        "falls below 0.6.",
+        mistakes={
+            "here it is below 0.6 already; one step back.": ERRORS[after],
+            "still above 0.6 at the next step, too.": good[-2],
+            "the end of the slider: the noise is not known at all.": ERRORS[-1],
+        },
+    )
+
+
+@exercise
+def success_rate_zero(text, generator):
+    """Leave the judgement to a person."""
+    return open_question(
+        text,
+        mentions="whether the attacker knew the defense and adapted to it; whether the "
+        "same attack works with the defense switched off; whether it works when it is "
+        "given the secret noise (if not, the attack is weak and says nothing); whether "
+        "a division or the labels need no search at all.",
+        mistakes=[
+            '"more pictures, more steps": against the wrong objective neither helps.',
+            '"a rate of 0 is a proof": it is a statement about this one attack.',
+        ],
+    )

@@ -1,0 +1,130 @@
+"""Typical wrong answers about attacks on PRECODE, and what each is told."""
+
+import pytest
+import torch
+from marking import assert_refused, assert_right
+from torch.nn import functional as F
+
+from precode_lib.checks import attacking as check
+
+RIGHT = (0.64, 0.2, 0.36, 13 / 17)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "hint"),
+    [
+        (0, 0, "client's own draw alone"),
+        (0, 1.28, "other draw alone|sum of both"),
+        (0, 0.36, "mean cosine"),
+        (0, 0.4, "noise was averaged first"),
+        (1, 0.4, "other draw alone"),
+        (1, 0.8, "mean cosine"),
+        (1, 0.3, "for each of both draws"),
+        (2, 0.64, "share of the noise"),
+        (2, 3 / 7, "add their squares"),
+        (3, 52 / 16, "share of both"),
+        (3, 0.5, r"\|mean\|² over"),
+        (3, "loud", "should be a number"),
+    ],
+)
+def test_a_wrong_distance_by_hand_is_told_which_step_failed(place, wrong, hint):
+    assert_right(check.by_hand, *RIGHT)
+    answers = [*RIGHT[:place], wrong, *RIGHT[place + 1 :]]
+    assert_refused(check.by_hand, *answers, hint=hint)
+
+
+def flat(gradients, names):
+    return torch.cat([gradients[name].flatten() for name in names])
+
+
+def one(guess, target, names):
+    return 1 - F.cosine_similarity(flat(guess, names), flat(target, names), dim=0)
+
+
+def over_draws(distance):
+    return lambda guesses, target, keep: torch.stack(
+        [torch.as_tensor(distance(guess, target, keep)) for guess in guesses]
+    ).mean()
+
+
+def averaged_first(guesses, target, keep):
+    mean = {name: sum(g[name] for g in guesses) / len(guesses) for name in keep}
+    return one(mean, target, keep)
+
+
+@pytest.mark.parametrize(
+    ("learner", "hint"),
+    [
+        (over_draws(lambda g, t, keep: one(g, t, list(t))), "only those in keep"),
+        (
+            over_draws(lambda g, t, keep: one(g, t, [n for n in t if n not in keep])),
+            "were to be left out",
+        ),
+        (
+            over_draws(lambda g, t, keep: sum(one(g, t, [n]) for n in keep) / 4),
+            "one cosine over all",
+        ),
+        (over_draws(lambda g, t, keep: 1 - one(g, t, keep)), "this is the similarity"),
+        (averaged_first, "gradients were averaged first"),
+        (lambda g, t, keep: one(g[0], t, keep), "the first draw alone"),
+        (lambda g, t, keep: sum(one(d, t, keep) for d in g), "the sum over the draws"),
+        (lambda g, t, keep: 0.0, "one cosine over all kept entries"),
+    ],
+)
+def test_a_wrong_objective_is_told_what_it_compared(learner, hint):
+    assert_right(check.objective, over_draws(one))
+    assert_refused(check.objective, learner, hint=hint)
+
+
+def slope(mu, sigma, epsilon, heard):
+    code = mu + sigma * epsilon
+    direction, target = code / code.norm(), heard / heard.norm()
+    return sigma * (direction * (direction @ target) - target) / code.norm()
+
+
+@pytest.mark.parametrize(
+    ("learner", "hint"),
+    [
+        (lambda mu, sigma, e, h: slope(mu, sigma, e, h) / sigma, "σ is missing"),
+        (lambda mu, sigma, e, h: -slope(mu, sigma, e, h), "the sign"),
+        (
+            lambda mu, sigma, e, h: 2 * sigma * (mu + sigma * e - h),
+            "belongs to the squared distance",
+        ),
+        (lambda mu, sigma, e, h: sigma * (mu + sigma * e - h), "half the squared"),
+        (
+            lambda mu, sigma, e, h: slope(h, torch.ones_like(h), 0, mu + sigma * e),
+            "with respect to what was heard",
+        ),
+        (lambda mu, sigma, e, h: e, "let autograd do it"),
+        (lambda mu, sigma, e, h: e[None], "should be a tensor of shape"),
+    ],
+)
+def test_a_wrong_slope_is_told_whose_it_is(learner, hint):
+    assert_right(check.noise_gradient, slope)
+    assert_refused(check.noise_gradient, learner, hint=hint)
+
+
+def test_a_slope_of_other_units_is_named_by_its_shape():
+    assert_refused(
+        check.noise_gradient, lambda *inputs: torch.zeros(3), hint="got a tensor"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (1, "one step back"),
+        (0.3, "at the next step"),
+        (3, "not known at all"),
+        (0, "move the slider"),
+    ],
+)
+def test_a_wrong_error_of_the_noise_is_told_where_to_go(error, hint):
+    assert_right(check.known_noise, 0.5)
+    assert_refused(check.known_noise, error, hint=hint)
+
+
+def test_the_open_question_wants_some_sentences():
+    assert_refused(check.success_rate_zero, "I believe it.", hint="words are few")
+    assert_right(check.success_rate_zero, " ".join(f"reason{i}" for i in range(30)))
