@@ -54,12 +54,13 @@ def _part(app, document, caption, sentence, chapters) -> nodes.container:
     part += nodes.paragraph("", sentence)
     names = nodes.bullet_list()
     for chapter in chapters:
-        names += nodes.list_item("", _link(app, document, chapter))
+        names += nodes.list_item("", link(app, document, chapter))
     part += names
     return part
 
 
-def _link(app, document, chapter) -> nodes.paragraph:
+def link(app, document, chapter) -> nodes.paragraph:
+    """A paragraph that is a link: the chapter's number and title."""
     numbers = app.env.toc_secnumbers.get(chapter, {}).get("")
     number = f"{'.'.join(map(str, numbers))}. " if numbers else ""
     title = app.env.titles[chapter].astext()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from pygments.lexers import get_lexer_by_name
 
 import precode_lib
 from precode_lib.plots import colour_css
@@ -106,6 +107,8 @@ def setup(app):
     """Register the hooks above with Sphinx."""
     os.environ["PRECODE_STATIC"] = "1"  # the notebooks' kernels inherit it
     app.add_config_value("library_fingerprint", library_fingerprint(), "env")
+    # A notebook that is not executed does not say that `!git` is no mistake.
+    app.add_lexer("python", type(get_lexer_by_name("ipython3")))
     app.connect("config-inited", forget_stale_outputs, priority=900)
     app.connect("config-inited", point_to_repository)
     app.connect("builder-inited", write_colours)
