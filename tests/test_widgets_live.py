@@ -4,9 +4,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
+import ipywidgets
 import pytest
+import traitlets
 from test_widgets import AXES, ORIGINAL, picture
 
 from precode_lib import widgets
@@ -362,13 +364,35 @@ def test_jupyter_displays_the_widget_and_the_picture_together():
     }  # fmt: skip
 
 
-def test_colab_is_told_that_there_are_widgets_and_shows_nothing_else(monkeypatch):
-    calls = []
-    colab = ModuleType("google.colab")
-    colab.output = SimpleNamespace(
-        enable_custom_widget_manager=lambda: calls.append("enabled")
-    )
-    monkeypatch.setitem(sys.modules, "google.colab", colab)
+def test_colab_shows_the_widget_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
     box = explore(lambda step: panels(step, "v"), STEP, static=False, **TEXT)
-    assert calls == ["enabled"]
     assert "text/html" not in box._repr_mimebundle_()
+
+
+def foreign_widgets(*roots) -> list[str]:
+    """Names of widgets that ipywidgets does not bring itself, in and below these."""
+    own = ("@jupyter-widgets/base", "@jupyter-widgets/controls")
+    found, waiting = [], list(roots)
+    while waiting:
+        widget = waiting.pop()
+        waiting += getattr(widget, "children", ())
+        looks = {"layout", "style"} & set(widget.keys)
+        waiting += [getattr(widget, key) for key in looks]
+        modules = {widget._model_module, widget._view_module} - {None}
+        found += [widget._model_name] if modules - set(own) else []
+    return found
+
+
+def test_colab_needs_no_permission_for_our_widgets():
+    axes = [Axis("step", [0, 1]), Axis("kind", [0, 1], choice=True)]
+    box = explore(lambda step, kind: panels(step, "v"), axes, static=False, **TEXT)
+    assert len(box.children) == 5
+    assert foreign_widgets(box) == []
+
+
+def test_a_widget_of_another_package_would_be_found():
+    class Foreign(ipywidgets.HTML):
+        _model_module = traitlets.Unicode("anywidget").tag(sync=True)
+
+    assert foreign_widgets(ipywidgets.VBox([Foreign()])) == ["HTMLModel"]

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_widgets import config, tile
+from test_widgets_live import foreign_widgets
 
 from precode_lib.attacks import IGA, AttackStep, Search
 from precode_lib.data import Normalisation
@@ -330,3 +331,9 @@ def test_a_live_search_finds_what_the_page_shows(generator):
     for live, page in zip(shown, figure.frames[-1], strict=True):
         assert torch.equal(live.pixels, page.pixels)
         assert live.values == page.values
+
+
+def test_colab_needs_no_permission_for_the_film():
+    shown = projector(Script(pixels(1, 1), 5))
+    assert foreign_widgets(shown.show()) == []
+    assert shown.background.wait(60)

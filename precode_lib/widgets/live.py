@@ -1,6 +1,9 @@
 """Sliders in a running notebook, whose pictures are computed beside it.
 
-Only values of widgets are set from other threads. Works with ipywidgets 7.7 and 8.
+Only values of widgets are set from other threads. Works with ipywidgets 7.7 and 8, and
+only with what belongs to ipywidgets itself: Colab shows that as it is, anything else
+only after `google.colab.output.enable_custom_widget_manager()`, which loads scripts
+from elsewhere.
 """
 
 import sys
@@ -45,14 +48,6 @@ class LiveFigure(ipywidgets.VBox):
 
 def _in_colab() -> bool:
     return "google.colab" in sys.modules
-
-
-def allow_widgets() -> None:
-    """Tell Colab, and only Colab, that widgets may come from outside."""
-    if _in_colab():
-        from google.colab import output
-
-        output.enable_custom_widget_manager()
 
 
 def heading(question: str) -> ipywidgets.HTML:
@@ -116,7 +111,6 @@ class Explorer:
 
     def show(self) -> LiveFigure:
         """Draw the first setting, or the first frame of it, and return the widgets."""
-        allow_widgets()
         setting = self._setting()
         drawn = self._render(**self._values(setting))
         frames = frames_of(drawn)

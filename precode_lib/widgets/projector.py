@@ -14,7 +14,6 @@ from .figure import beside, panels_html
 from .film import Film
 from .live import (
     LiveFigure,
-    allow_widgets,
     failure_html,
     heading,
     status_html,
@@ -59,7 +58,6 @@ class Projector:
 
     def show(self) -> LiveFigure:
         """Make the first step, start the others, and return the widgets."""
-        allow_widgets()
         earlier = _running.get(self._question)
         if earlier is not None:
             earlier.background.stop()
