@@ -15,12 +15,13 @@ from .axis import Axis
 from .curves import Curve
 from .exploring import explore
 from .figure import SliderFigure
-from .quiz import Quiz, quiz, right, wrong
+from .quiz import Option, Quiz, quiz, right, wrong
 from .watching import watch
 
 __all__ = [
     "Axis",
     "Curve",
+    "Option",
     "Quiz",
     "SliderFigure",
     "explore",
