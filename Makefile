@@ -14,7 +14,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 IN_VENV := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: book book-html test lint lab bench clean distclean
+.PHONY: book book-html test lint lab bench colab clean distclean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -36,6 +36,9 @@ lab: $(READY)
 bench: $(READY)
 	$(IN_VENV) -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
 	$(IN_VENV) benchmarks/bench.py $(BENCH_ARGS)
+
+colab: $(READY)
+	$(IN_VENV) tools/colab_check.py --widgets $(COLAB_ARGS)
 
 clean:
 	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis .coverage
