@@ -67,7 +67,9 @@ def browser():
 def _visits(site, browser) -> Iterator:
     contexts = []
 
-    def open_document(document: str, query: str = "", **options) -> Opened:
+    def open_document(
+        document: str, query: str = "", clock: bool = False, **options
+    ) -> Opened:
         context = browser.new_context(**options)
         contexts.append(context)
         opened = Opened(context.new_page())
@@ -78,6 +80,8 @@ def _visits(site, browser) -> Iterator:
             opened.requests.append(route.request.url)
             return route.abort()
 
+        if clock:
+            opened.page.clock.install()
         opened.page.route("**/*", answer)
         opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
         opened.page.on(
@@ -101,7 +105,10 @@ def _visits(site, browser) -> Iterator:
 
 @pytest.fixture
 def visit(site, browser) -> Iterator:
-    """Open a document of the book; options are those of a browser context."""
+    """Open a document of the book, perhaps with a clock that a test can move.
+
+    Options are those of a browser context.
+    """
     yield from _visits(site, browser)
 
 
