@@ -1,0 +1,246 @@
+"""Markers for the exercises on whether PRECODE is safe."""
+
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from precode_lib.attacks.closed_form import invert_linear
+from precode_lib.bottleneck import with_precode
+from precode_lib.data import victims
+from precode_lib.defenses import dp_sgd_step
+from precode_lib.federated import observe
+from precode_lib.metrics import score
+from precode_lib.models import smlp
+
+from .exercise import exercise
+from .expectations import expect, expect_choice, expect_close, expect_number
+from .texts import open_question
+
+LEVELS = [0, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1]
+
+
+@exercise
+def by_hand(dW, db, picture, noisy_picture, generator):
+    """Clip the gradient in the text as one vector, and divide."""
+    gradient = torch.tensor([2.0, 2.0, 1.0])
+    clipped = gradient / gradient.norm()
+    apart = torch.cat([gradient[:2] / gradient[:2].norm(), gradient[2:]])
+    for came, part, name in [(dW, slice(0, 2), "dW"), (db, 2, "db")]:
+        expect_close(
+            came,
+            clipped[part],
+            what=f"the clipped {name}",
+            secret=True,
+            hint="the length of all three numbers together is 3.",
+            rtol=1e-3,
+            mistakes={
+                "not clipped yet: its length is more than 1.": gradient[part],
+                "one factor for the whole gradient, not one for each part.": apart[
+                    part
+                ],
+                "the whole vector is shortened; its entries are not cut off at 1.": (
+                    gradient.clamp(max=1)[part]
+                ),
+                "divide by the length, the root of the sum of squares.": (
+                    gradient / gradient.square().sum()
+                )[part],
+                "the length is the root of the sum of squares, not the sum.": (
+                    gradient / gradient.sum()
+                )[part],
+            },
+        )
+    expect_close(
+        picture,
+        gradient[:2] / gradient[2],
+        what="the picture",
+        secret=True,
+        hint="the clipped dW over the clipped db.",
+        rtol=1e-3,
+        mistakes={
+            "this is the clipped dW: divide it by the clipped db.": clipped[:2],
+            "over the db before the clipping; use the one that was sent.": (
+                clipped[:2] / gradient[2]
+            ),
+            "the unclipped dW over the clipped db; use what was sent.": (
+                gradient[:2] / clipped[2]
+            ),
+        },
+    )
+    expect_close(
+        noisy_picture,
+        clipped[:2] / (clipped[2] + 1 / 3),
+        what="the picture after the noise",
+        secret=True,
+        hint="only the denominator has changed, from 1/3 to 2/3.",
+        rtol=1e-3,
+        mistakes={
+            "that is the picture without the noise.": gradient[:2],
+            "the noise comes after the clipping and changes db alone: 1/3 + 1/3.": (
+                gradient[:2] / (gradient[2] + 1 / 3)
+            ),
+        },
+    )
+
+
+@exercise
+def label_without_bias(learner, generator):
+    """Try every class, behind features of positive and of negative sum."""
+    for num_classes, sharpness in [(10, 0.1), (3, 1.0), (5, 2.0)]:
+        for right in range(num_classes):
+            features = torch.randn(8, generator=generator, dtype=torch.float64)
+            if right % 2 == (features.sum() > 0):
+                features = -features
+            logits = sharpness * torch.randn(num_classes, generator=generator)
+            delta = logits.softmax(0) - F.one_hot(torch.tensor(right), num_classes)
+            dW = torch.outer(delta.double(), features)
+            expect_number(
+                learner(dW),
+                right,
+                what="the label",
+                given={"dW": dW, "row sums": dW.sum(1)},
+                hint="one row points against all others, and is longer than each.",
+                mistakes={
+                    "the least row sum: behind PRECODE features have both signs.": (
+                        float(dW.sum(1).argmin())
+                    ),
+                    "the largest row sum: features have both signs.": float(
+                        dW.sum(1).argmax()
+                    ),
+                    "the row of the least length; which one is special?": float(
+                        dW.norm(dim=1).argmin()
+                    ),
+                    "count classes from 0, as PyTorch does.": right + 1.0,
+                },
+            )
+
+
+@exercise
+def seen_alone(learner, generator):
+    """Try batches of which some, all or none of the pictures can be seen alone."""
+    for alone, batch in [([0, 2], 3), ([0, 1, 2, 3], 4), ([], 2), ([1], 2)]:
+        pictures = torch.randn(batch, 12, generator=generator)
+        delta = _deltas(alone, batch, generator)
+        dW, db = delta @ pictures, delta.sum(1)
+        came = learner(dW, db)
+        _expect_pictures(came, pictures[alone], dW, db)
+
+
+def _deltas(alone: list[int], batch: int, generator: torch.Generator) -> Tensor:
+    """(units, B): two units for each picture seen alone, mixtures, and silence."""
+    own = F.one_hot(torch.tensor([*alone, *alone], dtype=torch.long), batch)
+    mask = torch.cat([own, torch.ones(4, batch), torch.zeros(2, batch)])
+    signs = torch.randint(2, mask.shape, generator=generator) * 2 - 1
+    sizes = 0.2 + torch.rand(mask.shape, generator=generator)
+    delta = mask * signs * sizes
+    # A unit that saw one picture alone, but has nobody to agree with it.
+    lonely = torch.zeros(1, batch)
+    if alone != list(range(batch)):
+        missing = next(i for i in range(batch) if i not in alone)
+        lonely[0, missing] = 1.0
+    delta = torch.cat([delta, lonely])
+    return delta[torch.randperm(len(delta), generator=generator)]
+
+
+def _expect_pictures(came: Any, right: Tensor, dW: Tensor, db: Tensor) -> None:
+    wanted = f"{len(right)} pictures here, a tensor of shape {tuple(right.shape)}"
+    is_table = isinstance(came, Tensor) and came.ndim == 2
+    expect(
+        is_table and came.shape[1] == dW.shape[1],
+        f"the result should be {wanted}; got "
+        f"{tuple(came.shape) if isinstance(came, Tensor) else came!r}.",
+        hint="torch.stack the pictures; of none, torch.zeros(0, n).",
+    )
+    expect(
+        bool(came.isfinite().all()),
+        "the result holds NaN or infinity.",
+        hint="a unit that was off sent zeros: leave it out before you divide.",
+    )
+    near = torch.cdist(came.double(), right.double()) < 1e-2
+    said = f"there should be {wanted}; got {len(came)}."
+    expect(
+        bool(near.any(1).all()),
+        f"not right yet: {said} At least one of yours is none of them.",
+        hint="one row alone proves nothing, it may be a mixture: keep what two rows "
+        "agree on.",
+    )
+    expect(
+        bool((near.sum(0) <= 1).all()),
+        f"not right yet: {said} Some are there twice.",
+        hint="when rows agree, keep one of them.",
+    )
+    expect(
+        bool(near.any(0).all()),
+        f"not right yet: {said}",
+        hint="compare every two rows, wherever they stand, with some tolerance for "
+        "rounding.",
+    )
+
+
+@cache
+def divided(noise_multiplier: float) -> Tensor:
+    """Pixels (4, 3, 32, 32) by division, from DP-SGD with PRECODE."""
+    photos = victims("photos", 4)
+    generator = torch.Generator().manual_seed(0)
+    plain = smlp(width=256, generator=generator)
+    step = partial(
+        dp_sgd_step,
+        clip_norm=1.0,
+        noise_multiplier=noise_multiplier,
+        generator=generator,
+    )
+    seen = observe(
+        with_precode(plain, before="fc", generator=generator),
+        photos.images[:, None],
+        photos.labels[:, None],
+        client_step=step,
+        noise=generator,
+        normalisation=photos.normalisation,
+    )
+    found = invert_linear(seen).images
+    return photos.normalisation.denormalise(found).clamp(0, 1)
+
+
+@exercise
+def too_little_noise(clipping, multiplier, generator):
+    """Divide at every level of the noise."""
+    photos = victims("photos", 4)
+    ssim = [score(photos.pixels, divided(x)).ssim.mean().item() for x in LEVELS]
+    succeeds = [x for x, value in zip(LEVELS, ssim, strict=True) if value >= 0.6]
+    expect_choice(
+        clipping,
+        "no" if LEVELS[0] in succeeds else "yes",
+        {"yes": "with the multiplier 0 there is clipping and nothing else: look."},
+        what="whether clipping alone stops the division",
+    )
+    after = LEVELS.index(succeeds[-1]) + 1
+    expect_number(
+        multiplier,
+        succeeds[-1],
+        what="the multiplier",
+        secret=True,
+        hint="move the slider from the left; the last value with 0.6 or more.",
+        mistakes={
+            "here the mean SSIM is below 0.6 already; one step back.": LEVELS[after],
+            "the next step is still above 0.6.": LEVELS[after - 2],
+        },
+    )
+
+
+@exercise
+def convolution_first(text, generator):
+    """Leave the judgement to a person."""
+    return open_question(
+        text,
+        mentions="that the division and the units that saw one picture alone need a "
+        "*linear* layer that sees the picture, and reveal features, not pixels, "
+        "from a later one; that the search over the layers before the noise stays, "
+        "weaker; that the search over all layers still fails; and that labels stay "
+        "as they are, for they come from the last layer's bias.",
+        mistakes=[
+            '"a convolution makes it safe": a failed division is no proof either.',
+            '"the labels get harder": they never depended on the first layer.',
+        ],
+    )
