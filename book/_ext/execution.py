@@ -24,8 +24,7 @@ def execute_changed(app, env, documents) -> None:
     config = env.mystnb_config
     if config.execution_mode != "cache":
         return
-    default = Path(app.outdir).parent / ".jupyter_cache"
-    cache = get_cache(config.execution_cache_path or default)
+    cache = open_cache(app)
     excluded = config.execution_excludepatterns
     waiting = {}
     for path in map(Path, map(env.doc2path, documents)):
@@ -57,6 +56,12 @@ def execute_changed(app, env, documents) -> None:
             cache.cache_notebook_bundle(
                 bundle, check_validity=False, overwrite=True
             )
+
+
+def open_cache(app):
+    """The executed notebooks, where MyST-NB keeps them."""
+    default = Path(app.outdir).parent / ".jupyter_cache"
+    return get_cache(app.env.mystnb_config.execution_cache_path or default)
 
 
 def _execute(notebook, path, timeout):
