@@ -14,7 +14,12 @@ from book_site import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 PATIENCE = 60_000  # milliseconds; a limit for broken runs, not a measure
-# Behind the welcome page's own cells: an attack that nobody waits for.
+# Behind the welcome page's own cells: a quiz, and an attack that nobody waits for.
+QUIZ = """
+from precode_lib.widgets import quiz, right, wrong
+
+quiz("Is it live?", wrong("Never.", "It is."), right("Here.", "It is."))
+"""
 WATCH = """
 from dataclasses import replace
 from precode_lib.attacks import IGA, Search
@@ -52,11 +57,12 @@ def wait_for(address: str, server: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The welcome page's notebook with an attack behind it, and Lab's own settings."""
+    """The welcome page's notebook and the cells above, and Lab's own settings."""
     folder = tmp_path_factory.mktemp("lab")
     notebook = json.loads((ROOT / "book" / "welcome.ipynb").read_text("utf-8"))
-    cell = {"cell_type": "code", "id": "watch", "metadata": {}, "outputs": []}
-    notebook["cells"].append({**cell, "execution_count": None, "source": WATCH})
+    for name, source in (("quiz", QUIZ), ("watch", WATCH)):
+        cell = {"cell_type": "code", "id": name, "metadata": {}, "outputs": []}
+        notebook["cells"].append({**cell, "execution_count": None, "source": source})
     (folder / "live.ipynb").write_text(json.dumps(notebook), "utf-8")
     news = "@jupyterlab/apputils-extension:announcements"
     settings = folder / "config" / "labconfig"
@@ -151,3 +157,13 @@ def test_stop_ends_the_attack_and_keeps_what_it_found(notebook):
         "Number([...document.querySelectorAll('output')].at(-1).textContent) === 0"
     )
     assert figure.locator(".precode-leaked img").get_attribute("src") != before
+
+
+def test_a_quiz_follows_the_mouse_and_the_arrow_keys(notebook):
+    quiz = notebook.locator(".precode-quiz")
+    feedback = quiz.locator(".precode-feedback")
+    quiz.get_by_text("Never.").click()
+    assert [one.is_visible() for one in feedback.all()] == [True, False]
+    quiz.locator("input").first.press("ArrowDown")
+    assert [one.is_visible() for one in feedback.all()] == [False, True]
+    assert quiz.locator("input").last.evaluate("one => one === document.activeElement")
