@@ -101,3 +101,11 @@ def test_without_scripts_a_quiz_works_the_same(site, visit):
     assert told(quiz) == []
     quiz.locator("label").last.click()
     check_told(quiz, quiz.locator("label").count() - 1)
+
+
+def test_the_code_with_the_answers_is_left_to_the_notebook(quizzes):
+    for quiz in quizzes:
+        cell = quiz.locator("xpath=ancestor::div[contains(@class, 'cell ')][1]")
+        assert cell.locator(".cell_input, summary").all() != []
+        for part in cell.locator(".cell_input, summary").all():
+            assert not part.is_visible()
