@@ -180,10 +180,10 @@ def paired(learner, generator):
 
 @lru_cache
 def watched(size: int) -> tuple[Pictures, dict[int, Tensor]]:
-    """Three photographs, and the guesses (3, C, H, W) of a search after some steps."""
+    """Two photographs, and the guesses (2, C, H, W) of a search after some steps."""
     from precode_lib.data import victims
 
-    photos = victims("photos", 3, size=size)
+    photos = victims("photos", 2, size=size)
     model = lenet(
         (3, size, size),
         init=pytorch_default,
