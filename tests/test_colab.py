@@ -176,7 +176,8 @@ def test_git_finds_the_last_commit_at_the_address(tool, tmp_path):
     address = "https://github.com/ada/book"
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    with tool.as_on_the_net(address) as variables:
+    with tool.as_on_the_net(address) as (files, variables):
+        assert (files / "book" / "welcome.ipynb").exists()
         command = ["git", "clone", "--quiet", "--depth", "1", address, tmp_path / "b"]
         subprocess.run(command, env=variables, check=True)
     assert (tmp_path / "b" / "precode_lib" / "__init__.py").exists()

@@ -5,9 +5,9 @@
     python tools/colab_check.py --widgets           # and the tests of the widgets
 
 Makes an environment with what tools/colab.txt lists, in _build/colab, once. Each
-notebook is copied alone into an empty folder and executed there. Its first cell fetches
-the repository, from here: git is told to take the address for this checkout, and its
-last commit counts. That cell must install the library and change nothing else. Chapters
+notebook of the last commit is copied alone into an empty folder and executed there. Its
+first cell fetches the repository, from here: git is told to take the address for this
+checkout. That cell must install the library and change nothing else. Chapters
 and solutions must run through; in a student's notebook every check has to say that
 nothing is answered yet.
 
@@ -64,14 +64,16 @@ def installed(python: Path) -> dict[str, str]:
 
 
 @contextmanager
-def as_on_the_net(address: str) -> Iterator[dict[str, str]]:
-    """Variables with which git finds this checkout's last commit at the address."""
+def as_on_the_net(address: str) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The last commit's files, and variables with which git finds it at the address."""
     with tempfile.TemporaryDirectory() as folder:
         bare, config = Path(folder, "book.git"), Path(folder, "gitconfig")
+        files = Path(folder, "book")
         subprocess.run(["git", "clone", "--quiet", "--bare", ROOT, bare], check=True)
+        subprocess.run(["git", "clone", "--quiet", bare, files], check=True)
         config.write_text(f'[url "file://{bare}"]\n  insteadOf = {address}\n')
         kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        yield kept | {"GIT_CONFIG_GLOBAL": str(config), "OMP_NUM_THREADS": "1"}
+        yield files, kept | {"GIT_CONFIG_GLOBAL": str(config), "OMP_NUM_THREADS": "1"}
 
 
 def execute(python: Path, notebook: Path, variables: dict[str, str]) -> dict:
@@ -145,13 +147,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     python = environment(options.folder, options.python, options.torch_index)
     found, paths = 0, [path.resolve() for path in options.notebooks] or notebooks()
-    with as_on_the_net(read()) as variables:
+    with as_on_the_net(read()) as (files, variables):
         for path in paths:
             started = time.monotonic()
-            faulty = check(python, path, variables)
+            name = path.relative_to(ROOT)
+            faulty = check(python, files / name, variables)
             seconds = f"{time.monotonic() - started:5.0f} s"
             state = "FAILS" if faulty else "works"
-            print(f"{state} {seconds}  {path.relative_to(ROOT)}", flush=True)
+            print(f"{state} {seconds}  {name}", flush=True)
             for sentence in faulty:
                 print(f"      {sentence}")
             found += bool(faulty)
