@@ -165,7 +165,7 @@ def _names(env, document: str) -> dict[str, str]:
     return {
         "title": env.titles[document].astext(),
         "number": ".".join(map(str, numbers)),
-        "book": env.config.project,
+        "book": env.config.html_title,
     }
 
 
