@@ -14,7 +14,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 IN_VENV := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: book book-html test lint lab bench colab clean distclean
+.PHONY: book book-html test test-all lint lab bench colab clean distclean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -25,6 +25,10 @@ book-html: $(READY)
 
 test: $(READY) lint
 	$(IN_VENV) -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+# Also what `make test` leaves out: a whole class of hand-ins, a third of them hostile.
+test-all: $(READY) lint
+	$(IN_VENV) -m pytest $(PARALLEL) -m '' $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(IN_VENV) -m ruff check .

@@ -1,8 +1,9 @@
-"""`precode`: reproduce the paper's tables, and show which results are there.
+"""`precode`: reproduce the paper's tables, show which results are there, mark hand-ins.
 
-Thin: it reads arguments, calls `precode_lib.experiments`, and prints. Exit codes: 0 all
-is well, 1 some cells could not be run, 2 the command was not understood, 3 stopped
-before the end (what was finished is kept).
+Thin: it reads arguments, calls `precode_lib.experiments` or `precode_lib.grading`, and
+prints. Exit codes: 0 all is well, 1 some cells could not be run, or some hand-ins not
+to their end, 2 the command was not understood, or something it needs is missing, 3
+stopped before the end (what was finished is kept).
 """
 
 import argparse
@@ -85,7 +86,70 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--scale", choices=[*SCALES], default=default)
         command.add_argument("--results", metavar="FOLDER", help="of result files")
         command.add_argument("--json", action="store_true", help="rows as JSON")
+    _add_grade(commands)
     return parser
+
+
+def _add_grade(commands) -> None:
+    from precode_lib.grading.limits import KINDS, Limits
+
+    limits = Limits()
+    grade = commands.add_parser("grade", help="mark a folder of hand-ins")
+    grade.set_defaults(command=_grade)
+    grade.add_argument("folder", type=Path, metavar="FOLDER", help="of hand-ins")
+    grade.add_argument("--out", type=Path, help="for the marks; default FOLDER-marks")
+    grade.add_argument("--exercises", type=Path, help="folder of clean notebooks")
+    grade.add_argument("--sandbox", choices=KINDS, default="auto")
+    grade.add_argument("--jobs", type=_count, metavar="N", help="at a time")
+    grade.add_argument(
+        "--timeout", type=_count, metavar="SECONDS", default=int(limits.seconds)
+    )
+    grade.add_argument("--cell-timeout", type=_count, metavar="SECONDS")
+    grade.add_argument(
+        "--memory", type=_count, metavar="MB", default=limits.memory // 1_000_000
+    )
+    grade.add_argument("--again", action="store_true", help="also what is marked")
+    grade.add_argument("--json", action="store_true", help="rows as JSON")
+    grade.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
+
+    from precode_lib.grading import marks, room, sandbox
+    from precode_lib.grading.limits import Limits
+
+    third = max(1, options.timeout // 3)
+    settings = room.Settings(
+        folder=options.folder,
+        out=options.out or room.default_out(options.folder),
+        exercises=options.exercises or room.book_exercises(),
+        kind=sandbox.choose(options.sandbox),
+        limits=Limits(
+            seconds=options.timeout,
+            cell_seconds=options.cell_timeout or third,
+            memory=options.memory * 1_000_000,
+        ),
+        jobs=options.jobs or room.default_jobs(),
+        again=options.again,
+    )
+    bar_format = _BAR.replace(" cells ", " hand-ins ")
+    with tqdm(disable=options.quiet or None, bar_format=bar_format) as bar:
+
+        def show(done: int, total: int, hand_in) -> None:
+            bar.n, bar.total = done, total
+            bar.set_postfix_str(hand_in.file)
+
+        marked = room.grade(settings, show)
+    if options.json:
+        print(marks.as_json(marked))
+    else:
+        stopped = sum(not one.ended for one in marked)
+        print(
+            f"{len(marked)} hand-ins marked, {stopped} of them stopped or unreadable; "
+            f"sandbox: {settings.kind}.\n{settings.out / 'report.html'}"
+        )
+    return OK if all(one.ended for one in marked) else INCOMPLETE
 
 
 def _reproduce(options: argparse.Namespace) -> int:

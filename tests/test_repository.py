@@ -50,6 +50,7 @@ ROOMS = [
     "plots",
     "widgets",
     "checks",
+    "grading",
     "cli",
 ]
 # Who in a later room may not know an earlier one either.

@@ -26,6 +26,14 @@ State = Literal["right", "unanswered", "wrong", "raised"]
 Marker = Callable[..., None]
 
 
+class RaisedElsewhere(Exception):  # noqa: N818  it is the learner's
+    """What a learner's function did in another process instead of returning data."""
+
+    def __init__(self, message: str, state: State = "raised"):
+        super().__init__(message)
+        self.state = state
+
+
 class NotSolved(Exception):  # noqa: N818  it is no error of the program
     """An answer that is missing or not right yet; the message says what to do."""
 
@@ -118,6 +126,8 @@ def _call(function: Callable, inputs: tuple) -> Any:
     inputs = copy(inputs)
     try:
         output = function(*inputs)
+    except RaisedElsewhere as error:
+        raise NotSolved(str(error), error.state) from None
     except Exception as error:
         raise NotSolved(describe_error(error), "raised") from error
     return answered(_plain(output, "the function's result"))

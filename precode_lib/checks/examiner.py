@@ -1,0 +1,286 @@
+"""The grader's side of an examination: judge answers that another process holds.
+
+    python -m precode_lib.checks.examiner DESCRIPTOR CHAPTER EXERCISE...
+
+serves the listening Unix socket that it inherited under this number, and writes one
+line of JSON on standard output for each question. It ends when its standard input does.
+
+The markers are the same as a learner's. Where an answer is a function, the marker gets
+a stand-in that asks the notebook for the value at each input, so only values for fresh
+inputs count, whatever the notebook claims. Each question is judged in a process of its
+own with limits, so an answer that upsets torch ends that one judgement, not the rest.
+
+The first verdict on an exercise is final, unless it was that no answer was given:
+otherwise a notebook could ask until it is right.
+"""
+
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import IO, Any
+
+import torch
+
+from .exercise import RaisedElsewhere, Verdict
+from .frames import BrokenOffError, receive, send
+from .plain import Todo
+
+CUT_SHORT = "the judgement was cut short."
+MOST_QUESTIONS = 200  # of one notebook; honest ones ask once per exercise
+MOST_CHARACTERS = 4000  # of a message; markers write far fewer
+MOST_TEXT = 20_000  # characters of an open question's answer that are kept
+
+Markers = Mapping[str, Callable[..., Verdict]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one judgement may take.
+
+    Args:
+        question: seconds until the question has arrived.
+        call: seconds for one call of a learner's function.
+        verdict: seconds for the whole.
+        memory: bytes beyond what the examiner itself takes.
+    """
+
+    question: float = 20
+    call: float = 120
+    verdict: float = 240
+    memory: int = 2 << 30
+
+
+@dataclass
+class Finding:
+    """What is known of one exercise.
+
+    Args:
+        name: chapter and exercise.
+        state: as of a `Verdict`.
+        message: for the learner.
+        text: the first answer that is text, for a person to read.
+        asked: how often the notebook asked.
+    """
+
+    name: str
+    state: str
+    message: str
+    text: str = ""
+    asked: int = 1
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking again changes nothing."""
+        return self.state != "unanswered"
+
+
+def markers(chapter: str, names: Sequence[str]) -> dict[str, Callable[..., Verdict]]:
+    """The markers of a chapter's exercises, by chapter and exercise."""
+    module = import_module(f"precode_lib.checks.{chapter}")
+    return {f"{chapter}.{name}": getattr(module, name).judge for name in names}
+
+
+def examine(
+    connection: socket.socket,
+    judges: Markers,
+    found: Mapping[str, Finding],
+    report: Callable[[Finding], None],
+    limits: Limits,
+) -> None:
+    """Judge one question; a notebook that misbehaves is reported, never raised."""
+    name, answers = _question(connection, judges, limits)
+    finding = found.get(name)
+    if finding is None or not finding.is_final:
+        text = next((answer for answer in answers if isinstance(answer, str)), "")
+        # Said before judging: a judgement that is cut short is of this exercise, too.
+        report(Finding(name, "raised", CUT_SHORT, text))
+        verdict = _judge(name, answers, judges[name])
+        finding = Finding(name, verdict.state, verdict.message[:MOST_CHARACTERS], text)
+    report(finding)
+    with suppress(BrokenOffError):
+        send(connection, {"verdict": finding.state, "message": finding.message})
+
+
+def _question(connection, judges: Markers, limits: Limits) -> tuple[str, list]:
+    message = receive(connection, limits.question)
+    if not isinstance(message, dict) or message.get("ask") not in [*judges]:
+        raise BrokenOffError("no question about an exercise of this notebook")
+    given = message.get("answers")
+    if not isinstance(given, list) or len(given) > 20:
+        raise BrokenOffError("no list of answers")
+    return message["ask"], [_answer(one, connection, limits) for one in given]
+
+
+def _answer(given: Any, connection: socket.socket, limits: Limits) -> Any:
+    if not isinstance(given, dict):
+        raise BrokenOffError("an answer that is none")
+    if "function" in given:
+        return _StandIn(connection, limits)
+    return given["plain"] if "plain" in given else _Unplain(str(given.get("unplain")))
+
+
+class _Unplain:
+    """An answer that stayed where it was; plain data's border says what it is not."""
+
+    def __init__(self, problem: str):
+        self.problem = problem
+
+
+class _StandIn:
+    """A learner's function, called where the learner's code is."""
+
+    def __init__(self, connection: socket.socket, limits: Limits):
+        self.connection, self.limits = connection, limits
+        self.index: int | None = None
+
+    def __call__(self, *inputs: Any) -> Any:
+        try:
+            send(self.connection, {"call": self.index, "inputs": list(inputs)})
+            reply = receive(self.connection, self.limits.call)
+        except BrokenOffError as problem:
+            raise RaisedElsewhere(
+                f"your function returned nothing that can be used: {problem}."
+            ) from None
+        if not isinstance(reply, dict):
+            raise RaisedElsewhere("your function returned nothing that can be used.")
+        if "output" in reply:
+            return reply["output"]
+        if "unplain" in reply:
+            what = f"the function's result: {reply['unplain']}"[:MOST_CHARACTERS]
+            raise RaisedElsewhere(f"{what}.", "wrong")
+        raise RaisedElsewhere(str(reply.get("raised"))[:MOST_CHARACTERS])
+
+
+def _judge(name: str, answers: list, judge: Callable[..., Verdict]) -> Verdict:
+    functions = [answer for answer in answers if isinstance(answer, _StandIn)]
+    for index, function in enumerate(functions):
+        function.index = index
+    for answer in answers:
+        if isinstance(answer, Todo):
+            break  # the marker says so
+        if isinstance(answer, _Unplain):
+            problem = answer.problem[:MOST_CHARACTERS]
+            return Verdict(name, "wrong", f"the answer: {problem}.")
+    try:
+        return judge(*answers)
+    except Exception as error:
+        # Of the marker, at an answer nobody thought of; its message may be of any size.
+        what = f"{type(error).__name__}: {str(error)[:300]}"
+        return Verdict(name, "raised", f"the answer could not be judged: {what}")
+
+
+def serve(
+    listener: socket.socket,
+    judges: Markers,
+    told: IO[str],
+    stop: IO | int,
+    limits: Limits = Limits(),
+) -> dict[str, Finding]:
+    """Judge one question after another until `stop` ends; tells each line of `told`."""
+    found: dict[str, Finding] = {}
+    for number in itertools.count():
+        ready, _, _ = select.select([listener, stop], [], [])
+        if stop in ready:
+            break
+        connection, _ = listener.accept()
+        with connection:
+            if number >= MOST_QUESTIONS:
+                continue
+            finding = _in_a_process(connection, judges, found, stop, limits)
+        if finding is None:
+            print(json.dumps({"malformed": True}), file=told, flush=True)
+            continue
+        before = found.get(finding.name)
+        finding.asked = before.asked + 1 if before else 1
+        found[finding.name] = finding
+        if before and before.is_final:
+            news = {"name": finding.name, "asked": finding.asked}
+        else:
+            news = asdict(finding)
+        print(json.dumps(news), file=told, flush=True)
+    return found
+
+
+def _in_a_process(
+    connection: socket.socket,
+    judges: Markers,
+    found: Mapping[str, Finding],
+    stop: IO | int,
+    limits: Limits,
+) -> Finding | None:
+    """The last that a process of its own said of one question; None if it was none."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _judge_and_exit(connection, judges, found, writing, limits)
+    os.close(writing)
+    try:
+        return _last(reading, stop, limits.verdict)
+    finally:
+        os.close(reading)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _judge_and_exit(connection, judges, found, writing: int, limits: Limits) -> None:
+    """Whatever happens, this process ends here."""
+    try:
+        _limit_memory(limits.memory)
+
+        def report(finding: Finding) -> None:
+            line = json.dumps({**asdict(finding), "text": finding.text[:MOST_TEXT]})
+            os.write(writing, line.encode("ascii") + b"\n")
+
+        examine(connection, judges, found, report, limits)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _last(reading: int, stop: IO | int, seconds: float) -> Finding | None:
+    until, data = time.monotonic() + seconds, b""
+    watched = [reading, stop]
+    while reading in watched and time.monotonic() < until:
+        ready, _, _ = select.select(watched, [], [], max(0, until - time.monotonic()))
+        if reading in ready:
+            chunk = os.read(reading, 1 << 16)
+            data += chunk
+            if not chunk:
+                break
+        elif stop in ready:
+            break  # the notebook has ended, so nobody can answer any more
+    lines = data.split(b"\n")[:-1]
+    return Finding(**json.loads(lines[-1])) if lines else None
+
+
+def _limit_memory(allowance: int) -> None:
+    import resource
+
+    with suppress(OSError, ValueError):  # where there is no /proc, only time is limited
+        with open("/proc/self/statm", encoding="ascii") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + allowance,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> None:
+    """Serve the socket of one notebook."""
+    torch.set_num_threads(1)  # a process with more must not be forked
+    descriptor, chapter, *names = sys.argv[1:]
+    listener = socket.socket(fileno=int(descriptor))
+    serve(listener, markers(chapter, names), sys.stdout, sys.stdin)
+
+
+if __name__ == "__main__":
+    main()

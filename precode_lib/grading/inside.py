@@ -1,0 +1,144 @@
+"""What runs in the box: nbval, under limits that it cannot raise again.
+
+A first line of JSON with the limits and then a notebook come on standard input; a line
+of JSON for each cell goes to standard output as soon as it is known, so that something
+is known of a notebook that is stopped. Nothing here is trusted afterwards: a notebook
+may write such lines itself. They explain a mark and never make one.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+LONGEST = 600  # characters of an error
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class KernelDiedError(RuntimeError):
+    """The kernel's process has ended."""
+
+
+def main() -> None:
+    """Run the notebook on standard input."""
+    limits = json.loads(sys.stdin.buffer.readline())
+    notebook = sys.stdin.buffer.read()
+    tell = _line_writer()
+    restrict(limits)
+    work = Path.home() / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "notebook.ipynb").write_bytes(notebook)
+    os.chdir(work)
+    # No plugins but nbval: others only take time.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    import pytest
+
+    _notice_dead_kernels()
+    options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "."]
+    nbval = ["-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env"]
+    timeout = f"--nbval-cell-timeout={limits['cell_seconds']}"
+    pytest.main([*options, *nbval, timeout, "notebook.ipynb"], plugins=[Log(tell)])
+    tell({"finished": True})
+    os._exit(0)  # whatever threads or exit handlers are left
+
+
+def restrict(limits: dict[str, Any]) -> None:
+    """Set limits on this process and those it starts; they can only be lowered again.
+
+    Each holds for one process, so they are the second line: the grader watches the sum.
+    """
+    import resource
+
+    def lower(name: str, value: int) -> None:
+        kind = getattr(resource, name, None)
+        if kind is not None:
+            hard = resource.getrlimit(kind)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (value, value))
+
+    lower("RLIMIT_CORE", 0)
+    lower("RLIMIT_FSIZE", limits["file"])
+    lower("RLIMIT_NPROC", limits["threads"])
+    lower("RLIMIT_NOFILE", 1024)
+    # Private memory. Not RLIMIT_AS: torch alone maps several gigabytes of libraries.
+    lower("RLIMIT_DATA", limits["memory"])
+    os.nice(5)  # the grader and its examiners go first
+
+
+def _line_writer() -> Callable[[dict], None]:
+    """Writes to what was standard output, which the kernel does not inherit."""
+    output = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+
+    def tell(message: dict) -> None:
+        os.write(output, json.dumps(message).encode("ascii") + b"\n")
+
+    return tell
+
+
+class Log:
+    """A plugin of pytest that tells of each cell."""
+
+    def __init__(self, tell: Callable[[dict], None]):
+        self.tell = tell
+
+    def pytest_runtest_call(self, item: Any) -> None:
+        """Say which cell begins."""
+        self.tell({"cell": item.cell_num, "event": "begins"})
+
+    def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
+        """Say how a cell ended."""
+        if call.when == "teardown" or (call.when == "setup" and not call.excinfo):
+            return
+        error = _described(call.excinfo.value) if call.excinfo else ""
+        self.tell(
+            {
+                "cell": item.cell_num,
+                "event": "ends",
+                "error": error,
+                "seconds": round(call.duration, 3),
+            }
+        )
+
+
+def _described(error: BaseException) -> str:
+    """The last line of the error in the cell, or else what nbval says of it."""
+    traceback = _COLOURS.sub("", str(getattr(error, "inner_traceback", "") or ""))
+    lines = traceback.strip().splitlines()
+    message = str(error.args[1] if len(error.args) > 1 else error)
+    # nbval's own words where it stopped the cell, Python's where the cell stopped.
+    if not lines or "imeout" in message:
+        return f"{message}"[:LONGEST]
+    return lines[-1][:LONGEST]
+
+
+def _notice_dead_kernels() -> None:
+    """Let nbval see at once that a kernel has ended; it would wait the whole time."""
+    from nbval.kernel import RunningKernel
+
+    wait = RunningKernel.get_message
+
+    def get_message(kernel: Any, stream: str, timeout: float | None = None) -> Any:
+        until = time.monotonic() + (timeout or 1e9)
+        while True:
+            left = until - time.monotonic()
+            try:
+                return wait(kernel, stream, timeout=max(0, min(left, 1)))
+            except Empty:
+                if not kernel.is_alive():
+                    raise KernelDiedError("the kernel died") from None
+                if left <= 1:
+                    raise
+
+    RunningKernel.get_message = get_message
+
+
+if __name__ == "__main__":
+    main()

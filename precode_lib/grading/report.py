@@ -1,0 +1,178 @@
+"""One page for the lecturer and one text for each student.
+
+Whatever comes from a hand-in is text here, never markup: all of it goes through
+`_text`, and the page's own policy allows no script and loads nothing.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from .collecting import printable
+from .marks import STATES, Marked, counted, solved
+
+_MEANING = {
+    "right": "solved",
+    "unanswered": "TODO is still there",
+    "wrong": "not right",
+    "raised": "the code stopped with an error",
+    "missing": "no answer cell",
+    "stopped": "could not be run to this point",
+}
+_SIGN = dict(zip(STATES, "✓·✗!?■", strict=True))
+_STYLE = """
+:root { color-scheme: light dark; --line: #8886; --right: #1a6b2d; --not: #a1260d; }
+@media (prefers-color-scheme: dark) { :root { --right: #7fd391; --not: #ff9c85; } }
+body { font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem;
+  padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; }
+caption { text-align: start; font-weight: 600; padding-block: .5rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align: start;
+  vertical-align: top; }
+.right { color: var(--right); } .not { color: var(--not); }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; margin: 0;
+  max-width: 45rem; }
+blockquote { border-inline-start: 3px solid var(--line); margin: .5rem 0;
+  padding-inline-start: 1rem; }
+summary { cursor: pointer; padding-block: .3rem; }
+"""
+
+
+def page(marked: Sequence[Marked], *, how: str, passed_over: Sequence[str] = ()) -> str:
+    """The lecturer's page: a table of all, then each hand-in with its texts.
+
+    Args:
+        marked: in the order to show them.
+        how: sentences on how they were run.
+        passed_over: hand-ins that do not count, because the student has a later one.
+    """
+    students = {one.hand_in.student for one in marked}
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>Marks</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>",
+        "<h1>Marks</h1>",
+        f"<p>{len(students)} students, {len(marked)} hand-ins. {_text(how)}</p>",
+        _overview(marked),
+        _legend(),
+        *(_hand_in(one, number, passed_over) for number, one in enumerate(marked)),
+        "</main>\n</body>\n</html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _text(value: object) -> str:
+    """Text from anywhere, fit to stand between tags and in attributes."""
+    lines = str(value).split("\n")
+    return escape("\n".join(map(printable, lines)), quote=True)
+
+
+def _overview(marked: Sequence[Marked]) -> str:
+    rows = []
+    for number, one in enumerate(marked):
+        right, total = solved(one)
+        stem = one.hand_in.clean.stem if one.hand_in.clean else "unknown"
+        signs = " ".join(_sign(row.state) for row in one.rows)
+        rows.append(
+            f'<tr><th scope="row"><a href="#hand-in-{number}">'
+            f"{_text(one.hand_in.student)}</a></th><td>{_text(stem)}</td>"
+            f"<td>{right} of {total}</td><td>{signs}</td></tr>"
+        )
+    head = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("Student", "Notebook", "Solved", "Exercises")
+    )
+    return (
+        '<div class="wide" role="region" aria-label="All hand-ins" tabindex="0">'
+        f"<table><caption>All hand-ins</caption><thead><tr>{head}</tr></thead>\n"
+        f"<tbody>{chr(10).join(rows)}</tbody></table></div>"
+    )
+
+
+def _sign(state: str) -> str:
+    kind = "right" if state == "right" else "not"
+    meaning = _MEANING[state]
+    return (
+        f'<span class="{kind}" role="img" aria-label="{meaning}">{_SIGN[state]}</span>'
+    )
+
+
+def _legend() -> str:
+    parts = [f"{_sign(state)} {state}: {_MEANING[state]}" for state in STATES]
+    return f"<p>{'; '.join(parts)}.</p>"
+
+
+def _hand_in(one: Marked, number: int, passed_over: Sequence[str]) -> str:
+    hand_in, run = one.hand_in, one.run
+    stem = hand_in.clean.stem if hand_in.clean else "unknown notebook"
+    notes = [f"File: {hand_in.file}."]
+    if run is not None:
+        notes.append(f"{run.seconds:.0f} s, {run.memory / 1e6:,.0f} MB.")
+        notes += [f"Stopped: {run.stopped}."] if run.stopped else []
+    if run is not None and run.malformed:
+        notes.append("It spoke to the examiner as no check does: look at it.")
+    if hand_in.file in passed_over:
+        notes.append("Does not count: the student has a later one for this notebook.")
+    rows = "\n".join(_row(row, one.texts) for row in one.rows)
+    head = "".join(
+        f'<th scope="col">{name}</th>' for name in ("Exercise", "State", "Message")
+    )
+    return (
+        f'<section id="hand-in-{number}"><h2>{_text(hand_in.student)}: {_text(stem)}'
+        f"</h2>\n<p>{_text(' '.join(notes))}</p>\n"
+        f'<div class="wide" role="region" aria-label="Exercises, {number + 1}" '
+        f'tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>'
+        "</table></div></section>"
+    )
+
+
+def _row(row, texts: Mapping[str, str]) -> str:
+    often = f" Asked {row.asked} times; the first counts." if row.asked > 1 else ""
+    message = f"<pre>{_text(row.message)}{often}</pre>"
+    if row.exercise in texts:
+        message += (
+            "<details open><summary>The answer, for you to read</summary>"
+            f"<blockquote><pre>{_text(texts[row.exercise])}</pre></blockquote></details>"
+        )
+    return (
+        f'<tr><th scope="row">{_text(row.exercise or "unknown")}</th>'
+        f"<td>{_sign(row.state)} {row.state}</td><td>{message}</td></tr>"
+    )
+
+
+def feedback(marked: Sequence[Marked]) -> dict[str, str]:
+    """For each student a text to hand back, by the name of its file."""
+    of_student: dict[str, list[Marked]] = {}
+    for one in counted(marked):
+        of_student.setdefault(one.hand_in.student, []).append(one)
+    return {
+        file_name(student): "\n".join(_feedback(one) for one in theirs)
+        for student, theirs in of_student.items()
+    }
+
+
+def _feedback(one: Marked) -> str:
+    clean = one.hand_in.clean
+    right, total = solved(one)
+    heading = clean.title if clean else one.hand_in.file
+    lines = [heading, "=" * len(heading), f"{right} of {total} solved.", ""]
+    for number, row in enumerate(one.rows, start=1):
+        name = clean.exercises[number - 1].title if clean else "Hand-in"
+        lines += [f"{number}. {printable(name)}: {_MEANING[row.state]}"]
+        lines += [f"   {printable(line)}" for line in row.message.split("\n")]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def file_name(student: str) -> str:
+    """A name for a student's file: theirs where it can be one, and never another's."""
+    plain = unicodedata.normalize("NFKD", student).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9-]+", "_", plain).strip("_-")[:60]
+    if safe == student:
+        return f"{safe}.txt"
+    return f"{safe or 'student'}-{hashlib.sha256(student.encode()).hexdigest()[:8]}.txt"

@@ -1,0 +1,382 @@
+"""The examiner: what it says of honest notebooks, and of those that are not."""
+
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from precode_lib.checks import examined, examiner, frames
+from precode_lib.checks import what_a_gradient_knows as check
+from precode_lib.checks.exercise import TODO, NotSolved
+from precode_lib.grading import running
+
+CHAPTER = "what_a_gradient_knows"
+NAMES = ("by_hand", "closed_form", "label", "enough_noise", "two_photographs")
+RIGHT_BY_HAND = ([[-0.5, 0.25], [0.5, -0.25]], [-0.25, 0.25])
+
+
+# The examiner forks; in these tests from a process that may have threads, too.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+class Examination:
+    """An examiner in a process of its own, and in the end what it told."""
+
+    def __init__(self, meeting):
+        self.meeting, self.address = meeting, str(meeting / "socket")
+        self.result = running.Run()
+
+    def __enter__(self):
+        self.told, telling = os.pipe()
+        stop, self.stopping = os.pipe()
+        with running._listening(self.meeting) as listener:
+            # Forked from here and not started anew: torch is loaded already.
+            self.process = os.fork()
+            if self.process == 0:
+                os.close(self.stopping)
+                with suppress(BaseException), open(telling, "w") as told:
+                    judges = examiner.markers(CHAPTER, NAMES)
+                    examiner.serve(listener, judges, told, stop)
+                os._exit(0)
+        os.close(telling), os.close(stop)
+        return self
+
+    def __exit__(self, *problem):
+        os.close(self.stopping)
+        with open(self.told, "rb") as told:
+            lines = [json.loads(line) for line in told.read().splitlines()]
+        os.waitpid(self.process, 0)
+        running._note_findings(SimpleNamespace(lines=lambda: lines), self.result)
+
+    def ask(self, name, *answers):
+        return examined.ask(f"{CHAPTER}.{name}", answers, self.address)
+
+    def connect(self):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self.address)
+        return connection
+
+    def state(self, name):
+        return self.result.findings[f"{CHAPTER}.{name}"]["state"]
+
+    def asked(self, name):
+        return self.result.findings[f"{CHAPTER}.{name}"]["asked"]
+
+
+@pytest.fixture
+def examination(tmp_path):
+    return Examination(tmp_path)
+
+
+def test_an_examiner_says_what_the_marker_says(examination, monkeypatch, capsys):
+    with examination as exam:
+        assert exam.ask("by_hand", *RIGHT_BY_HAND).is_right
+        wrong = exam.ask("closed_form", lambda *g: g[0][0] / g[1][0])
+        assert (wrong.state, "unit 0 is off" in wrong.message) == ("wrong", True)
+        assert exam.ask("two_photographs", "too short").state == "wrong"
+        monkeypatch.setenv("PRECODE_EXAMINER", exam.address)
+        check.label(lambda db: int(db.argmin()))
+        assert capsys.readouterr().out == "label: correct.\n"
+        with pytest.raises(NotSolved, match="enough_noise: not answered yet"):
+            check.enough_noise(TODO)
+    assert {name: exam.state(name) for name in NAMES} == {
+        "by_hand": "right",
+        "closed_form": "wrong",
+        "label": "right",
+        "enough_noise": "unanswered",
+        "two_photographs": "wrong",
+    }
+    finding = exam.result.findings[f"{CHAPTER}.two_photographs"]
+    assert finding["text"] == "too short"
+
+
+def test_an_error_in_a_learners_function_comes_with_its_line(examination):
+    def broken(db):
+        return db @ torch.zeros(1, 1, 7)
+
+    with examination as exam:
+        verdict = exam.ask("label", broken)
+    assert verdict.state == "raised"
+    assert "db @ torch.zeros" in verdict.message
+
+
+def test_the_examiner_of_a_run_is_another_process(tmp_path):
+    result = running.Run()
+    with running._listening(tmp_path) as listener:
+        with running._examiner(listener, CHAPTER, ["label"]) as told:
+            name, address = f"{CHAPTER}.label", str(tmp_path / "socket")
+            rule = lambda db: int(db.argmin())  # noqa: E731
+            assert examined.ask(name, (rule,), address).is_right
+        running._note_findings(told, result)
+    assert result.findings[name]["state"] == "right"
+
+
+@pytest.mark.parametrize(
+    ("output", "state", "words"),
+    [
+        (None, "unanswered", "not answered"),
+        (object(), "wrong", "a object is not accepted"),
+        (float("nan"), "wrong", "NaN or infinity"),
+        (10**4000, "raised", "could not be judged"),
+        (torch.zeros(3, 1_000_000), "wrong", "should be a number, got a tensor"),
+        ("x" * 1_000_000, "wrong", "should be a number"),
+    ],
+    ids=["none", "object", "nan", "huge", "shape", "text"],
+)
+def test_whatever_a_function_returns_there_is_a_verdict(
+    examination, output, state, words
+):
+    with examination as exam:
+        verdict = exam.ask("label", lambda db: output)
+    assert (verdict.state, exam.state("label")) == (state, state)
+    assert words in verdict.message
+    assert len(verdict.message) < 5000
+
+
+def test_of_several_answers_the_first_counts(examination):
+    with examination as exam:
+        assert exam.ask("enough_noise", TODO).state == "unanswered"
+        for level in check.LEVELS:
+            assert exam.ask("enough_noise", level).state == "wrong"
+    assert exam.state("enough_noise") == "wrong"
+    assert exam.asked("enough_noise") == 1 + len(check.LEVELS)
+
+
+GARBAGE = [
+    b"",
+    b"\x00\x00",
+    b"GET / HTTP/1.1\r\n\r\n",
+    struct.pack(">I", 2**32 - 1) + b"x" * 1000,
+    struct.pack(">I", 60_000_000) + b"[",
+    struct.pack(">I", 4) + b"\xff\xfe\xfd\xfc",
+    struct.pack(">I", 100_000) + b"[" * 100_000,
+    struct.pack(">I", 3) + b"[1]",
+    struct.pack(">I", 4) + b"null",
+]
+MESSAGES = [
+    {"verdict": "right", "message": "correct."},
+    {"ask": f"{CHAPTER}.by_hand", "verdict": "right", "answers": None},
+    {"ask": "by_hand", "answers": []},
+    {"ask": "labels.by_hand", "answers": []},
+    {"ask": f"{CHAPTER}.leak_through_noise", "answers": []},
+    {"ask": "../../etc/passwd", "answers": []},
+    {"ask": torch.zeros(3), "answers": []},
+    {"ask": ["by_hand"], "answers": []},
+    {"ask": f"{CHAPTER}.by_hand", "answers": [1, 2]},
+    {"ask": f"{CHAPTER}.by_hand", "answers": [{"plain": 1}] * 1000},
+]
+
+
+def nothing_comes(connection):
+    connection.shutdown(socket.SHUT_WR)
+    with suppress(ConnectionResetError):  # closed before all was read
+        return connection.recv(10) == b""
+    return True
+
+
+def test_whoever_speaks_otherwise_is_counted_and_gets_nothing(examination):
+    with examination as exam:
+        for data in GARBAGE:
+            with exam.connect() as connection, suppress(BrokenPipeError):
+                connection.sendall(data)
+                assert nothing_comes(connection)
+        for message in MESSAGES:
+            with exam.connect() as connection:
+                frames.send(connection, message)
+                assert nothing_comes(connection)
+        # And it is as well as before.
+        assert exam.ask("by_hand", *RIGHT_BY_HAND).is_right
+    assert exam.result.malformed == len(GARBAGE) + len(MESSAGES)
+    assert [*exam.result.findings] == [f"{CHAPTER}.by_hand"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        ([], "raised"),
+        ([{"plain": 1}] * 7, "raised"),
+        ([{}], "wrong"),
+        ([{"unplain": "x" * 100_000}], "wrong"),
+        ([{"plain": {"state": "right"}}], "wrong"),
+        ([{"plain": float("inf")}], "wrong"),
+        ([{"plain": torch.zeros(0, 10**12)}], "wrong"),
+        ([{"plain": torch.tensor(float("nan"))}], "wrong"),
+    ],
+)
+def test_answers_of_any_form_get_a_verdict(examination, answers, state):
+    with examination as exam, exam.connect() as connection:
+        frames.send(connection, {"ask": f"{CHAPTER}.enough_noise", "answers": answers})
+        verdict = frames.receive(connection, 60)
+        assert verdict["verdict"] == state
+        assert len(verdict["message"]) < 5000
+
+
+def reply_with(exam, reply):
+    """Ask about a function and answer the first call with anything."""
+    with exam.connect() as connection:
+        answers = [{"function": True}]
+        frames.send(connection, {"ask": f"{CHAPTER}.label", "answers": answers})
+        assert frames.receive(connection, 60)["call"] == 0
+        reply(connection)
+        connection.shutdown(socket.SHUT_WR)
+        return frames.receive(connection, 60)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"verdict": "right"},
+        {"raised": "x" * 100_000},
+        {"unplain": 7},
+        ["output", 3],
+        {"output": {"is_right": True}},
+    ],
+)
+def test_a_claim_in_place_of_a_value_is_no_value(examination, message):
+    with examination as exam:
+        verdict = reply_with(exam, lambda end: frames.send(end, message))
+    assert verdict["verdict"] in ("wrong", "raised")
+    assert exam.state("label") == verdict["verdict"]
+
+
+def test_half_a_message_and_none_at_all_are_told(examination):
+    with examination as exam:
+        half = struct.pack(">I", 1000) + b'{"~":'
+        verdict = reply_with(exam, lambda end: end.sendall(half))
+    assert verdict["verdict"] == "raised"
+    assert "returned nothing that can be used" in verdict["message"]
+
+
+def test_who_leaves_in_the_middle_has_a_verdict(examination):
+    with examination as exam:
+        with exam.connect() as connection:
+            answers = [{"function": True}]
+            frames.send(connection, {"ask": f"{CHAPTER}.label", "answers": answers})
+            frames.receive(connection, 60)
+        assert exam.ask("by_hand", *RIGHT_BY_HAND).is_right
+    assert exam.state("label") == "raised"
+
+
+SHORT = examiner.Limits(question=1, call=1, verdict=3, memory=256 << 20)
+
+
+def served(tmp_path, talk, judges, limits=SHORT):
+    """What an examiner with these judges, in this process, found when `talk` ends."""
+    stop, hand = os.pipe()
+    with running._listening(tmp_path) as listener, open(os.devnull, "w") as nowhere:
+
+        def client():
+            try:
+                talk(str(tmp_path / "socket"))
+            finally:
+                os.close(hand)
+
+        other = os.fork()  # a process, not a thread: the examiner forks, too
+        if other == 0:
+            try:
+                listener.close()
+                client()
+            finally:
+                os._exit(0)
+        os.close(hand)
+        found = examiner.serve(listener, judges, nowhere, stop, limits)
+        os.waitpid(other, 0)
+    os.close(stop)
+    return found
+
+
+def judging(function):
+    """A judge made of a function of the answers that returns a state."""
+    from precode_lib.checks.exercise import judge
+
+    return {"x.y": lambda *answers: judge("x.y", function, answers, None)}
+
+
+def ask_once(*answers):
+    return lambda address: examined.ask("x.y", answers, address)
+
+
+def test_silence_ends_a_question_and_a_call(tmp_path):
+    def talk(address):
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.connect(address)
+            time.sleep(1.5)
+        examined.ask("x.y", (lambda: time.sleep(3),), address)
+
+    began = time.monotonic()
+    found = served(tmp_path, talk, judging(lambda function, _: function()))
+    assert found["x.y"].state == "raised"
+    assert "no answer in time" in found["x.y"].message
+    assert time.monotonic() - began < 60
+
+
+def test_a_byte_now_and_then_does_not_keep_a_question_open():
+    ours, theirs = socket.socketpair()
+
+    def drip():
+        for byte in struct.pack(">I", 100) + b" " * 50:
+            time.sleep(0.05)
+            theirs.send(bytes([byte]))
+
+    dripping = threading.Thread(target=drip)
+    with ours, theirs:
+        dripping.start()
+        began = time.monotonic()
+        with pytest.raises(frames.BrokenOffError, match="no answer in time"):
+            frames.receive(ours, 0.5)
+        assert time.monotonic() - began < 2
+        dripping.join()
+
+
+def test_a_marker_that_takes_too_much_memory_ends_alone(tmp_path):
+    def greedy(size, _):
+        torch.ones(int(size)).sum()
+
+    found = served(tmp_path, ask_once(1e9), judging(greedy))
+    assert found["x.y"].state == "raised"
+    assert "could not be judged" in found["x.y"].message
+
+
+def test_a_marker_that_crashes_or_hangs_is_a_verdict(tmp_path):
+    def crash(what, _):
+        os.kill(os.getpid(), 9) if what == "crash" else time.sleep(60)
+
+    for what in ("crash", "hang"):
+        found = served(tmp_path, ask_once(what), judging(crash))
+        (tmp_path / "socket").unlink()
+        assert (found["x.y"].state, found["x.y"].message) == (
+            "raised",
+            examiner.CUT_SHORT,
+        )
+
+
+def test_questions_without_end_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(examiner, "MOST_QUESTIONS", 3)
+
+    def talk(address):
+        for _ in range(10):
+            examined.ask("x.y", (TODO,), address)
+
+    found = served(tmp_path, talk, judging(lambda answer, _: None))
+    assert found["x.y"].asked == 3
+
+
+def test_the_markers_of_every_notebook_are_there():
+    from precode_lib.grading import assembly, room
+
+    clean = assembly.clean_notebooks(room.book_exercises())
+    assert clean
+    for one in clean.values():
+        assert len(examiner.markers(one.stem, one.names)) == len(one.exercises)
+
+
+def test_a_finding_goes_through_json_unchanged():
+    finding = examiner.Finding("a.b", "right", "ä", "text", 2)
+    assert examiner.Finding(**json.loads(json.dumps(finding.__dict__))) == finding
