@@ -17,11 +17,17 @@ from queue import Empty
 from typing import Any
 
 LONGEST = 600  # characters of an error
+MOST_PRINTED = 50_000_000  # characters of one notebook's output
+PATIENCE = 20  # seconds for output to arrive; nbval's own 5 are few on a busy machine
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class KernelDiedError(RuntimeError):
     """The kernel's process has ended."""
+
+
+class FloodError(RuntimeError):
+    """The notebook printed more than anybody would read."""
 
 
 def main() -> None:
@@ -38,7 +44,7 @@ def main() -> None:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     import pytest
 
-    _notice_dead_kernels()
+    _watch_kernels()
     options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "."]
     nbval = ["-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env"]
     timeout = f"--nbval-cell-timeout={limits['cell_seconds']}"
@@ -89,6 +95,11 @@ class Log:
     def __init__(self, tell: Callable[[dict], None]):
         self.tell = tell
 
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Give each cell more time for its output."""
+        for item in items:
+            item.output_timeout = PATIENCE
+
     def pytest_runtest_call(self, item: Any) -> None:
         """Say which cell begins."""
         self.tell({"cell": item.cell_num, "event": "begins"})
@@ -119,18 +130,30 @@ def _described(error: BaseException) -> str:
     return lines[-1][:LONGEST]
 
 
-def _notice_dead_kernels() -> None:
-    """Let nbval see at once that a kernel has ended; it would wait the whole time."""
+def _watch_kernels() -> None:
+    """Let nbval see at once that a kernel has ended or prints without end.
+
+    It would wait for the one the whole time, and keep all that comes from the other.
+    """
     from nbval.kernel import RunningKernel
 
-    wait = RunningKernel.get_message
+    wait, printed = RunningKernel.get_message, 0
+
+    def checked(kernel: Any, message: dict) -> dict:
+        nonlocal printed
+        printed += len(str(message["content"].get("text", "")))
+        if printed > MOST_PRINTED:
+            kernel.stop()
+            raise FloodError(f"it printed more than {MOST_PRINTED / 1e6:.0f} MB")
+        return message
 
     def get_message(kernel: Any, stream: str, timeout: float | None = None) -> Any:
         until = time.monotonic() + (timeout or 1e9)
         while True:
             left = until - time.monotonic()
             try:
-                return wait(kernel, stream, timeout=max(0, min(left, 1)))
+                message = wait(kernel, stream, timeout=max(0, min(left, 1)))
+                return checked(kernel, message)
             except Empty:
                 if not kernel.is_alive():
                     raise KernelDiedError("the kernel died") from None

@@ -102,7 +102,7 @@ def _unasked(run: Run, cells: Sequence[int]) -> tuple[str, str]:
     error = next(filter(None, errors), "")
     if "kernel died" in error.lower() or "kernel dead" in error.lower():
         return "stopped", "the notebook's process ended here or before."
-    if "timeout" in error.lower():
+    if "timeout" in error.lower() or "printed more" in error:
         return "stopped", f"its cell was stopped: {error}"
     if error:
         return "raised", f"its cell stopped with {error}"

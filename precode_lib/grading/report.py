@@ -173,6 +173,6 @@ def file_name(student: str) -> str:
     """A name for a student's file: theirs where it can be one, and never another's."""
     plain = unicodedata.normalize("NFKD", student).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9-]+", "_", plain).strip("_-")[:60]
-    if safe == student:
+    if safe and safe == student:
         return f"{safe}.txt"
     return f"{safe or 'student'}-{hashlib.sha256(student.encode()).hexdigest()[:8]}.txt"

@@ -172,7 +172,28 @@ def _in_a_box(
     result: Run,
     interrupted: threading.Event | None,
 ) -> _Drain:
-    process = subprocess.Popen(
+    process = _start(box)
+    complaints = _Drain(process.stderr, 2000)
+    log = _Drain(process.stdout, limits.output)
+    given = f"{_settings(limits)}\n{notebook}".encode("ascii")
+    feeding = threading.Thread(target=_feed, args=(process.stdin, given), daemon=True)
+    feeding.start()
+    try:
+        result.stopped = _watch(process, log, limits, result, interrupted)
+    finally:
+        if not box.is_one:
+            _end_family(process)
+        process.kill()
+        process.wait()
+    log.finish(), complaints.finish()
+    if "driver" in result.stopped and complaints.data:
+        result.stopped += f": {complaints.data.decode('ascii', 'replace').strip()}"
+    feeding.join(GRACE)
+    return log
+
+
+def _start(box: sandbox.Box) -> subprocess.Popen:
+    return subprocess.Popen(
         box.command,
         env=dict(box.environment),
         pass_fds=box.descriptors,
@@ -182,28 +203,12 @@ def _in_a_box(
         cwd="/",
         start_new_session=True,
     )
-    complaints = _Drain(process.stderr, 2000)
-    log = _Drain(process.stdout, limits.output)
-    settings = {
-        "file": limits.file,
-        "threads": limits.threads,
-        "memory": limits.memory,
-        "cell_seconds": limits.cell_seconds,
-    }
-    head = json.dumps(settings).encode("ascii") + b"\n"
-    feeding = threading.Thread(
-        target=_feed, args=(process.stdin, head + notebook.encode("ascii")), daemon=True
-    )
-    feeding.start()
-    try:
-        result.stopped = _watch(process, log, limits, result, interrupted)
-    finally:
-        _end(process)
-    log.finish(), complaints.finish()
-    if "driver" in result.stopped and complaints.data:
-        result.stopped += f": {complaints.data.decode('ascii', 'replace').strip()}"
-    feeding.join(GRACE)
-    return log
+
+
+def _settings(limits: Limits) -> str:
+    """One line of JSON with the limits that the box sets itself."""
+    names = ("file", "threads", "memory", "cell_seconds")
+    return json.dumps({name: getattr(limits, name) for name in names})
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:
@@ -231,35 +236,38 @@ def _watch(
             return f"it ran longer than {limits.seconds:g} seconds"
         if log.is_full:
             return f"its output was more than {limits.output / 1e6:.0f} MB"
-        count, memory = _used(process.pid)
-        result.memory = max(result.memory, memory)
-        if count > limits.processes:
+        family = _family(process.pid)
+        # First, because it takes long to look at very many.
+        if len(family) > limits.processes:
             return f"it ran more than {limits.processes} processes"
+        memory = _resident(family)
+        result.memory = max(result.memory, memory)
         if memory > limits.memory:
             return f"it took more than {limits.memory / 1e6:,.0f} MB of memory"
 
 
-def _used(pid: int) -> tuple[int, int]:
-    """How many processes it and its descendants are, and the bytes they hold."""
-    memory, family = 0, _family(pid)
+def _resident(family: list) -> int:
+    """The bytes that processes hold; what several share counts several times."""
+    memory = 0
     for process in family:
         with suppress(_psutil().Error):
             memory += process.memory_info().rss
-    return len(family), memory
+    return memory
 
 
 def _family(pid: int) -> list:
+    """A process and its descendants."""
     with suppress(_psutil().Error):
         process = _psutil().Process(pid)
         return [process, *process.children(recursive=True)]
     return []
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end_family(process: subprocess.Popen) -> None:
     """Kill it and its descendants until none is left, as far as they can be found.
 
-    In bubblewrap the first to be killed is the first process inside, with which the
-    system ends all others at once. Without, a process that left the family is missed.
+    A process whose parent has ended is no descendant any more, and is missed. In
+    bubblewrap none is: there the system ends all with the first.
     """
     until = time.monotonic() + GRACE
     while time.monotonic() < until:
@@ -273,7 +281,6 @@ def _end(process: subprocess.Popen) -> None:
         if not family[1:]:
             break
     process.kill()
-    process.wait()
 
 
 def _psutil():

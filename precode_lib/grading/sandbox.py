@@ -19,6 +19,7 @@ from typing import Literal
 
 import precode_lib
 
+from . import crowds
 from .limits import MB, Limits
 
 Kind = Literal["bwrap", "none"]
@@ -28,6 +29,8 @@ SOCKET = "socket"
 _INSIDE = [sys.executable, "-B", "-m", "precode_lib.grading.inside"]
 # What programs of the system want to read; nothing of it is private.
 _SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store"]
+# What tells more of the machine than a notebook needs.
+_COVERED = [f"/proc/{n}" for n in ("cmdline", "keys", "kallsyms", "timer_list")]
 _CONFIGURATION = ["ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts"]
 
 
@@ -39,11 +42,13 @@ class Box:
         command: with its arguments.
         environment: all of it.
         descriptors: that it inherits.
+        is_one: whether all that runs in it ends with the program itself.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     descriptors: Sequence[int] = ()
+    is_one: bool = False
 
 
 def choose(kind: str) -> Kind:
@@ -97,11 +102,15 @@ def box(
         hidden: folders that must not be seen, wherever they are.
     """
     if kind == "none":
-        yield Box(_INSIDE, environment(str(scratch), str(meeting / SOCKET)))
+        variables = environment(str(scratch), str(meeting / SOCKET))
+        with crowds.at_most(limits.threads) as entering:
+            yield Box([*entering, *_INSIDE], variables)
         return
-    with _readable_at(syscall_filter()) as number:
-        command = [*_bwrap(limits, meeting, hidden, number), *_INSIDE]
-        yield Box(command, environment(HOME, f"{MEETING}/{SOCKET}"), [number])
+    filtering, entry = _readable_at(syscall_filter()), crowds.at_most(limits.threads)
+    with filtering as number, entry as entering:
+        command = [*entering, *_bwrap(limits, meeting, hidden, number), *_INSIDE]
+        variables = environment(HOME, f"{MEETING}/{SOCKET}")
+        yield Box(command, variables, [number], is_one=True)
 
 
 def environment(home: str, socket: str) -> dict[str, str]:
@@ -155,6 +164,8 @@ def _bwrap(
     words += ["--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
     words += ["--hostname", "box", "--seccomp", str(filter_at)]
     words += ["--proc", "/proc", "--dev", "/dev"]
+    for place in filter(os.path.exists, _COVERED):
+        words += ["--ro-bind", "/dev/null", place]
     words += ["--size", str(64 * MB), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     words += ["--size", str(limits.scratch), "--tmpfs", "/tmp"]
     seen = readable()

@@ -1,0 +1,199 @@
+"""From findings to marks, tables and pages, with hostile text everywhere."""
+
+import csv
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hand_ins import CHAPTER, NAMES, notebook
+
+from precode_lib.checks.examiner import CUT_SHORT
+from precode_lib.grading import assembly, collecting, marks, report, room, store
+from precode_lib.grading.limits import Limits
+from precode_lib.grading.running import Run
+
+EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\x1b[31m\u202e\x00"
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return assembly.clean_notebooks(room.book_exercises())[CHAPTER]
+
+
+@pytest.fixture
+def one(clean):
+    return collecting.HandIn(
+        student="anna",
+        file="anna/x.ipynb",
+        clean=clean,
+        assembled=assembly.assemble(notebook(), clean),
+        problem="",
+        changed=1.0,
+        digest="0",
+    )
+
+
+def finding(name, state, message="m", asked=1, text=""):
+    full = f"{CHAPTER}.{name}"
+    found = {"state": state, "message": message, "asked": asked, "text": text}
+    return {full: {"name": full, **found}}
+
+
+def states(hand_in, run):
+    return {row.exercise: row.state for row in marks.mark(hand_in, run).rows}
+
+
+def cell_of(hand_in, name):
+    """The number of the answer's cell."""
+    return hand_in.assembled.exercise_of.index(name)
+
+
+def test_only_the_examiner_makes_a_mark_right(one):
+    said = {i: {"error": "", "seconds": 1.0} for i in range(20)}
+    run = Run(findings=finding("label", "right"), cells=said)
+    assert states(one, run) == dict.fromkeys(NAMES, "raised") | {"label": "right"}
+
+
+def test_an_answer_cell_that_was_not_handed_in_is_missing(one, clean):
+    found = notebook()
+    found["cells"] = [
+        c for c in found["cells"] if "# Answer: label" not in "".join(c["source"])
+    ]
+    less = replace(one, assembled=assembly.assemble(found, clean))
+    run = Run(findings=finding("label", "unanswered"))
+    assert states(less, run)["label"] == "missing"
+    assert states(less, Run(stopped="why"))["label"] == "missing"
+    assert states(one, run)["label"] == "unanswered"
+
+
+@pytest.mark.parametrize(
+    ("error", "stopped", "state", "words"),
+    [
+        ("SyntaxError: invalid syntax", "", "raised", "stopped with SyntaxError"),
+        ("Timeout of 5 seconds exceeded", "", "stopped", "Timeout of 5"),
+        ("the kernel died", "", "stopped", "process ended"),
+        ("", "it took more", "stopped", "it took more"),
+    ],
+)
+def test_why_nobody_was_asked_is_said(one, error, stopped, state, words):
+    cells = {cell_of(one, "label"): {"error": error, "seconds": 1.0}}
+    (row,) = [
+        row
+        for row in marks.mark(one, Run(cells=cells, stopped=stopped)).rows
+        if row.exercise == "label"
+    ]
+    assert (row.state, words in row.message) == (state, True)
+
+
+def test_a_judgement_cut_short_by_a_stop_is_stopped(one):
+    run = Run(findings=finding("label", "raised", CUT_SHORT), stopped="too long")
+    assert states(one, run)["label"] == "stopped"
+
+
+def test_what_cannot_be_read_has_a_row_for_each_exercise_that_is_known(one):
+    broken = replace(one, assembled=None, problem="no JSON")
+    assert states(broken, None) == dict.fromkeys(NAMES, "stopped")
+    assert states(replace(broken, clean=None), None) == {"": "stopped"}
+
+
+def test_of_two_files_of_a_student_the_later_counts(one):
+    old = marks.mark(one, Run(findings=finding("label", "right")))
+    later = replace(one, file="anna/y.ipynb", changed=2.0)
+    new = marks.mark(later, Run())
+    assert marks.counted([new, old]) == [new]
+    assert '"anna","0 of 5","0","5"' in marks.summary_csv([old, new])
+
+
+def evil(one, clean):
+    """A hand-in with hostile text in every place there is."""
+    hand_in = replace(one, student=f"=cmd()|{EVIL}", file=f"+{EVIL}.ipynb")
+    findings = {
+        **finding("label", "wrong", f"=HYPERLINK(1)\n{EVIL}", asked=7),
+        **finding("two_photographs", "right", "correct.", text=f"-2+3 {EVIL}"),
+    }
+    cells = {cell_of(one, "by_hand"): {"error": EVIL, "seconds": 0.5}}
+    return marks.mark(hand_in, Run(findings=findings, cells=cells, stopped=EVIL))
+
+
+def test_no_cell_of_a_table_is_a_formula(one, clean):
+    marked = [evil(one, clean)]
+    for text in (marks.marks_csv(marked), marks.summary_csv(marked)):
+        rows = [*csv.reader(io.StringIO(text))]
+        assert len(rows) > 1
+        for cell in (cell for row in rows[1:] for cell in row):
+            assert not cell.lstrip().startswith(("=", "+", "-", "@", "\t", "|", "%"))
+            assert not re.search(r"[\x00-\x1f\u202e]", cell)
+    assert "'=cmd()|" in marks.marks_csv(marked)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "  =", "\n=", "\r@"])
+def test_every_beginning_of_a_formula_is_quoted(start):
+    assert not re.match(r"\s*[=+\-@]", str(marks.harmless(f"{start}1+1")))
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_hostile_text_is_text_on_the_page(one, clean):
+    page = report.page([evil(one, clean)], how="x", passed_over=[])
+    tags = Tags()
+    tags.feed(page)
+    assert not {"script", "img", "a:", "iframe"} & {tag for tag, _ in tags.seen}
+    assert "<script>alert(1)</script>" in tags.text  # as text, for the lecturer to see
+    for _, attributes in tags.seen:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert attributes.get("href", "#").startswith("#")
+    assert not re.search("[\x00\x1b\u202e]", page)
+    assert "default-src 'none'" in page
+    assert "Asked 7 times" in tags.text
+
+
+def test_feedback_is_in_a_file_of_its_own_whatever_a_student_is_called(one):
+    names = [
+        "anna",
+        "../../anna",
+        "anna ",
+        "Anna Müller",
+        "",
+        ".",
+        "\n",
+        "a" * 500,
+        "/",
+    ]
+    files = [report.file_name(name) for name in names]
+    assert len({*files}) == len(files)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.txt", file) for file in files)
+    assert max(map(len, files)) < 100
+    texts = report.feedback([marks.mark(one, Run(findings=finding("label", "right")))])
+    assert "1 of 5 solved." in texts["anna.txt"]
+
+
+def test_feedback_holds_nothing_that_a_terminal_obeys(one, clean):
+    for text in report.feedback([evil(one, clean)]).values():
+        assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", text)
+
+
+def test_a_run_is_found_again_until_something_changes(one, tmp_path):
+    kept = store.Store(tmp_path, "bwrap", Limits())
+    run = Run(findings=finding("label", "right"), cells={3: {"error": ""}}, seconds=2.0)
+    assert kept.load(one) is None
+    kept.save(one, run)
+    assert kept.load(one) == run
+    assert kept.load(replace(one, digest="1")) is None
+    assert store.Store(tmp_path, "none", Limits()).load(one) is None
+    assert store.Store(tmp_path, "bwrap", Limits(seconds=1)).load(one) is None
+    (file,) = tmp_path.iterdir()
+    file.write_text("{")
+    assert kept.load(one) is None

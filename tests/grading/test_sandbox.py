@@ -1,0 +1,348 @@
+"""What a program in the box sees, may do and may not; how it is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from precode_lib.grading import crowds, running, sandbox
+from precode_lib.grading.limits import MB, Limits
+
+PROBLEM = sandbox.bwrap_problem()
+pytestmark = pytest.mark.skipif(bool(PROBLEM), reason=f"no sandbox: {PROBLEM}")
+LIMITS = Limits(seconds=60, scratch=20 * MB, memory=400 * MB, processes=10)
+
+
+def inside(tmp_path, code, hidden=(), limits=LIMITS):
+    """What a program in bubblewrap prints, as JSON."""
+    (tmp_path / "meeting").mkdir(exist_ok=True)
+    places = {"meeting": tmp_path / "meeting", "scratch": tmp_path}
+    with sandbox.box("bwrap", limits, **places, hidden=hidden) as box:
+        command = [*box.command[: -len(sandbox._INSIDE)], sys.executable, "-c", code]
+        done = subprocess.run(
+            command,
+            env=dict(box.environment),
+            pass_fds=box.descriptors,
+            capture_output=True,
+            timeout=60,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+ATTEMPTS = """
+import json
+def attempt(action):
+    try:
+        return action()
+    except BaseException as error:
+        return type(error).__name__
+"""
+
+
+def test_only_python_the_system_and_the_library_are_seen(tmp_path):
+    code = ATTEMPTS + (
+        "import os\nprint(json.dumps([sorted(os.listdir('/')), os.listdir('/tmp'),"
+        " sorted(os.listdir('/etc')), dict(os.environ)]))"
+    )
+    os.environ["MY_SECRET"] = "secret"
+    try:
+        root, tmp, etc, variables = inside(tmp_path, code)
+    finally:
+        del os.environ["MY_SECRET"]
+    ours = {path.parts[1] for path in sandbox.readable()}
+    assert set(root) <= ours | {"proc", "dev", "tmp", "run", "etc"}
+    assert set(etc) <= {*sandbox._CONFIGURATION}
+    assert not {"passwd", "shadow", "hosts", "ssh"} & set(etc)
+    # The folder of the tests is in /tmp, too, and is not seen.
+    assert set(tmp) <= {"home"}
+    assert "MY_SECRET" not in variables
+
+
+def test_of_the_repository_only_the_library_is_seen(tmp_path):
+    repository = Path(sandbox.__file__).parents[2]
+    code = (
+        f"import os, json; print(json.dumps(sorted(os.listdir({str(repository)!r}))))"
+    )
+    assert set(inside(tmp_path, code)) <= {"precode_lib", "data"}
+
+
+def test_hand_ins_are_hidden_wherever_they_are(tmp_path):
+    # As if they were in the folder of Python's own packages.
+    place = Path(sys.prefix) / f"hand-ins-{os.getpid()}"
+    place.mkdir()
+    try:
+        (place / "a.ipynb").write_text("secret")
+        code = f"import os, json; print(json.dumps(os.listdir({str(place)!r})))"
+        assert inside(tmp_path, code) == ["a.ipynb"]
+        assert inside(tmp_path, code, hidden=[place]) == []
+    finally:
+        (place / "a.ipynb").unlink()
+        place.rmdir()
+
+
+def test_nothing_can_be_written_but_a_small_folder(tmp_path):
+    library = Path(sandbox.__file__).parent
+    places = [library, Path(sys.prefix), "/usr", "/", "/etc", "/dev", "/run/examiner"]
+    code = (
+        ATTEMPTS
+        + f"""
+places = {[str(place) for place in places]!r}
+written = [attempt(lambda: open(place + "/new", "w") and True) for place in places]
+block = b"x" * 1_000_000
+def fill(path):
+    with open(path, "wb") as file:
+        for count in range(1000):
+            file.write(block)
+    return count
+filled = [attempt(lambda: fill(p)) for p in ("/tmp/home/a", "/dev/shm/a")]
+print(json.dumps([written, filled]))
+"""
+    )
+    written, filled = inside(tmp_path, code)
+    assert written == ["OSError"] * len(places)
+    assert filled == ["OSError", "OSError"]
+
+
+def test_there_is_no_network_and_nobody_else(tmp_path):
+    with running._listening(tmp_path) as listener:
+        listener.set_inheritable(False)
+        code = (
+            ATTEMPTS
+            + f"""
+import os, signal, socket
+def connect():
+    socket.create_connection(("127.0.0.1", 1), 2)
+print(json.dumps([
+    attempt(connect),
+    attempt(lambda: socket.getaddrinfo("pypi.org", 443) and True),
+    attempt(lambda: os.kill({os.getpid()}, 0)),
+    max(int(name) for name in os.listdir("/proc") if name.isdigit()) < 20,
+    [name for _, name in socket.if_nameindex()],
+]))
+"""
+        )
+        refused, unknown, signalled, is_alone, cards = inside(tmp_path, code)
+    assert (refused, unknown) == ("ConnectionRefusedError", "gaierror")
+    assert signalled == "ProcessLookupError"
+    assert is_alone
+    assert cards == ["lo"]
+
+
+def test_system_calls_that_hide_memory_or_open_ways_out_are_refused(tmp_path):
+    code = (
+        ATTEMPTS
+        + """
+import ctypes, errno, os
+library = ctypes.CDLL(None, use_errno=True)
+def call(*given):
+    ctypes.set_errno(0)
+    found = library.syscall(*given)
+    return errno.errorcode.get(ctypes.get_errno(), found)
+memory = attempt(lambda: os.memfd_create("x"))
+numbers = {"x86_64": (29, 425, 321, 272), "aarch64": (194, 425, 280, 97)}
+shmget, io_uring, bpf, unshare = numbers[os.uname().machine]
+print(json.dumps([memory, call(shmget, 0, 4096, 0o1600), call(io_uring, 1, 0),
+    call(bpf, 0, 0, 0), call(unshare, 0x10000000), call(39) == os.getpid()]))
+"""
+    )
+    memory, *refused, works = inside(tmp_path, code)
+    assert memory == "PermissionError"
+    assert refused == ["EPERM"] * 4
+    assert works or os.uname().machine != "x86_64"
+
+
+def test_a_program_has_no_rights_of_root(tmp_path):
+    code = (
+        "import json, os; status = open('/proc/self/status').read()\n"
+        "caps = [l.split()[1] for l in status.splitlines() if l.startswith('Cap')]\n"
+        "print(json.dumps([os.getuid(), sorted({int(c, 16) for c in caps}),"
+        " 'NoNewPrivs:\\t1' in status, 'Seccomp:\\t2' in status]))"
+    )
+    assert inside(tmp_path, code) == [1000, [0], True, True]
+
+
+def stopped(code, monkeypatch, kind="bwrap", limits=LIMITS, interrupted=None):
+    """Why a program in the box was stopped, and how long that took."""
+    monkeypatch.setattr(sandbox, "_INSIDE", [sys.executable, "-c", code])
+    result, began = running.Run(), time.monotonic()
+    with running._folders() as (meeting, scratch):
+        places = {"meeting": meeting, "scratch": scratch, "hidden": ()}
+        with sandbox.box(kind, limits, **places) as box:
+            log = running._in_a_box(box, "{}", limits, result, interrupted)
+    running._note_cells(log, result)
+    assert time.monotonic() - began < limits.seconds + 25
+    mine = psutil.Process().children(recursive=True)
+    assert not [p for p in mine if p.status() != psutil.STATUS_ZOMBIE]
+    return result.stopped
+
+
+RESTRICTED = """
+import json, os, sys, time
+from precode_lib.grading.inside import restrict
+restrict(json.loads(sys.stdin.readline()))
+"""
+BOMB = (
+    RESTRICTED
+    + """
+while True:
+    try:
+        os.fork()
+    except OSError:
+        time.sleep(0.01)
+"""
+)
+ESCAPE = "import os, time\nos.fork(); os.setsid() if os.fork() else 0\ntime.sleep(999)"
+SHARED = """
+import mmap, time
+held = []
+for _ in range(20):
+    held.append(mmap.mmap(-1, 50_000_000))
+    held[-1].write(b"x" * 50_000_000)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("kind", ["bwrap", "none"])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import time; time.sleep(999)", "longer than 8 seconds"),
+        ("import sys\nwhile 1: sys.stdout.write('x' * 65536)", "output was more"),
+        (SHARED, "400 MB of memory"),
+        ("import os, signal; os.kill(os.getpid(), 9)", "ended"),
+        ("raise SystemExit(3)", "driver ended with code 3"),
+        ("import nothing_like_this", "No module named"),
+        ("pass", "ended its own driver"),
+        ("import time; print('x' * 90); time.sleep(999)", "longer than 8"),
+    ],
+    ids=["sleep", "flood", "memory", "suicide", "code", "import", "early", "talk"],
+)
+def test_whatever_goes_on_is_stopped_with_its_reason(monkeypatch, kind, code, reason):
+    limits = Limits(seconds=8, memory=400 * MB, output=1 * MB)
+    assert reason in stopped(code, monkeypatch, kind, limits)
+
+
+def noting(family, seen):
+    def noted(pid):
+        found = family(pid)
+        seen.append(len(found))
+        return found
+
+    return noted
+
+
+needs_a_limit = pytest.mark.skipif(
+    not crowds.is_possible(), reason="root's processes have no limit here"
+)
+
+
+@needs_a_limit
+def test_a_fork_bomb_is_stopped_and_leaves_nobody(monkeypatch):
+    limits = Limits(seconds=60, processes=30, threads=60, memory=9000 * MB)
+    began = time.monotonic()
+    seen = []
+    monkeypatch.setattr(running, "_family", noting(running._family, seen))
+    assert "more than 30 processes" in stopped(BOMB, monkeypatch, "bwrap", limits)
+    assert 30 < max(seen) <= 60
+    assert time.monotonic() - began < 20
+
+
+def test_a_process_that_left_its_family_dies_with_the_box(monkeypatch):
+    limits = Limits(seconds=3)
+    assert "longer than 3" in stopped(ESCAPE, monkeypatch, "bwrap", limits)
+    left = [p for p in psutil.process_iter(["cmdline"]) if ESCAPE in str(p.info)]
+    assert left == []
+
+
+def test_private_memory_has_a_limit_in_each_process(tmp_path):
+    given = json.dumps(
+        {"file": MB, "threads": 60, "memory": 300 * MB, "cell_seconds": 1}
+    )
+    code = (
+        RESTRICTED
+        + """
+try:
+    bytearray(500_000_000)
+except MemoryError:
+    print("memory", end=" ")
+try:
+    open("big", "wb").write(b"x" * 5_000_000)
+except OSError:
+    print("file", end=" ")
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=given,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout == "memory file ", done.stderr
+
+
+def test_an_interrupt_ends_what_runs(monkeypatch):
+    event = threading.Event()
+    threading.Timer(2, event.set).start()
+    code = "import time; time.sleep(999)"
+    assert stopped(code, monkeypatch, interrupted=event) == "interrupted"
+
+
+def test_the_box_dies_with_the_grader(tmp_path):
+    code = f"""
+import subprocess, sys, time
+from pathlib import Path
+from precode_lib.grading import sandbox
+from precode_lib.grading.limits import Limits
+sandbox._INSIDE = [sys.executable, "-c", "import time; time.sleep(987)"]
+places = dict(meeting=Path({str(tmp_path)!r}), scratch=Path("/tmp"), hidden=())
+with sandbox.box("bwrap", Limits(), **places) as box:
+    subprocess.Popen(box.command, env=dict(box.environment), pass_fds=box.descriptors)
+    print("started", flush=True)
+    time.sleep(100)
+"""
+    grader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert grader.stdout.readline() == b"started\n"
+    time.sleep(2)
+    family = psutil.Process(grader.pid).children(recursive=True)
+    assert len(family) >= 2
+    os.kill(grader.pid, signal.SIGKILL)
+    grader.communicate()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
+def test_without_a_sandbox_nothing_is_run_unless_asked(monkeypatch):
+    monkeypatch.setattr(sandbox, "bwrap_problem", lambda: "there is no bwrap.")
+    for kind in ("auto", "bwrap"):
+        with pytest.raises(ValueError, match="apt-get install bubblewrap"):
+            sandbox.choose(kind)
+    assert sandbox.choose("none") == "none"
+
+
+def test_a_bubblewrap_that_may_not_work_here_is_found_out(monkeypatch, tmp_path):
+    fake = tmp_path / "bwrap"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = --help ] && echo --size && exit\n'
+        "echo 'No permissions to create new namespace' >&2\nexit 1\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    try:
+        sandbox.bwrap_problem.cache_clear()
+        assert "No permissions" in sandbox.bwrap_problem()
+        fake.unlink()
+        sandbox.bwrap_problem.cache_clear()
+        assert "no program" in sandbox.bwrap_problem()
+    finally:
+        monkeypatch.undo()
+        sandbox.bwrap_problem.cache_clear()
