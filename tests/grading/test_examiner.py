@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from precode_lib.checks import examined, examiner, frames
+from precode_lib.checks import examined, examiner, frames, plain
 from precode_lib.checks import what_a_gradient_knows as check
 from precode_lib.checks.exercise import TODO, NotSolved
 from precode_lib.grading import running
@@ -244,6 +244,14 @@ def test_a_claim_in_place_of_a_value_is_no_value(examination, message):
         verdict = reply_with(exam, lambda end: frames.send(end, message))
     assert verdict["verdict"] in ("wrong", "raised")
     assert exam.state("label") == verdict["verdict"]
+
+
+@pytest.mark.parametrize("dtype", ["qint8", "bits8", "uint1", "nn", "__name__"])
+def test_bytes_become_a_tensor_of_numbers_or_nothing(dtype):
+    # torch.frombuffer ends the whole process for some of these.
+    tensor = {"~": "tensor", "dtype": dtype, "shape": [1], "data": "AA=="}
+    with pytest.raises(ValueError, match="not plain data"):
+        plain.load(json.dumps(tensor))
 
 
 def test_half_a_message_and_none_at_all_are_told(examination):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -256,10 +257,36 @@ def test_a_fork_bomb_is_stopped_and_leaves_nobody(monkeypatch):
     assert time.monotonic() - began < 20
 
 
+def running_with(word):
+    """Processes that have this word on their command line, and keep on running."""
+    found = [p for p in psutil.process_iter() if word in words_of(p)]
+    return psutil.wait_procs(found, timeout=5)[1]
+
+
+def words_of(process):
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
 def test_a_process_that_left_its_family_dies_with_the_box(monkeypatch):
     limits = Limits(seconds=3)
     assert "longer than 3" in stopped(ESCAPE, monkeypatch, "bwrap", limits)
-    left = [p for p in psutil.process_iter(["cmdline"]) if ESCAPE in str(p.info)]
+    left = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if ESCAPE in (p.info["cmdline"] or [])
+    ]
+    assert left == []
+
+
+def test_without_bubblewrap_children_are_found_and_killed(monkeypatch):
+    monkeypatch.setattr(crowds, "_make", lambda number: None)
+    code = "import os, time\nos.fork() or os.setsid()\ntime.sleep(998)"
+    assert "longer than 2" in stopped(code, monkeypatch, "none", Limits(seconds=2))
+    left = [
+        p for p in psutil.process_iter(["cmdline"]) if code in (p.info["cmdline"] or [])
+    ]
     assert left == []
 
 
