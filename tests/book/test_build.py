@@ -137,8 +137,8 @@ def test_changed_notebooks_are_executed_together_and_failures_left_to_sphinx(
         execution_excludepatterns=[],
         execution_timeout=60,
     )
-    app = SimpleNamespace(outdir=tmp_path / "html")
     env = SimpleNamespace(mystnb_config=config, doc2path=paths.get)
+    app = SimpleNamespace(outdir=tmp_path / "html", env=env)
     execution.execute_changed(app, env, list(paths))
     gc.collect()  # here, where their warning is expected
     cache = get_cache(tmp_path / ".jupyter_cache")
