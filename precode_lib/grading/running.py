@@ -271,7 +271,7 @@ def _end_family(process: subprocess.Popen) -> None:
     """
     until = time.monotonic() + GRACE
     while time.monotonic() < until:
-        family = _family(process.pid)
+        family = _stopped_family(process.pid, until)
         for member in family[1:]:
             with suppress(_psutil().Error):
                 member.kill()
@@ -281,6 +281,20 @@ def _end_family(process: subprocess.Popen) -> None:
         if not family[1:]:
             break
     process.kill()
+
+
+def _stopped_family(pid: int, until: float) -> list:
+    """The family, when nobody in it can start another process any more."""
+    stopped: set[int] = set()
+    while True:
+        family = _family(pid)
+        running = [member for member in family if member.pid not in stopped]
+        if not running or time.monotonic() > until:
+            return family
+        for member in running:
+            with suppress(_psutil().Error):
+                member.suspend()
+            stopped.add(member.pid)
 
 
 def _psutil():
