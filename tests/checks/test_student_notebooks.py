@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from precode_lib.checks.notebooks import exercises
+from precode_lib.checks.notebooks import exercises, source, title
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "book" / "exercises").glob("*.ipynb"))
+
+
+def read(notebook: Path) -> dict:
+    return json.loads(notebook.read_text(encoding="utf-8"))
 
 
 def mark(notebook: Path) -> tuple[str, int, int]:
@@ -29,7 +33,14 @@ def mark(notebook: Path) -> tuple[str, int, int]:
 
 def test_there_is_a_notebook_for_every_chapter():
     assert len(NOTEBOOKS) >= 19
-    assert sum(len(exercises(json.loads(p.read_text()))) for p in NOTEBOOKS) >= 40
+    assert sum(len(exercises(read(p))) for p in NOTEBOOKS) >= 40
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_names_its_chapter_for_who_has_the_notebook_only(notebook):
+    opening = " ".join(source(read(notebook)["cells"][0]).split())
+    chapter, link = re.search(r"For the chapter \[(.+?)\]\((.+?)\)", opening).groups()
+    assert chapter == title(read(notebook.parent / link))
 
 
 @pytest.mark.slow

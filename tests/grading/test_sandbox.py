@@ -257,7 +257,8 @@ def test_a_fork_bomb_is_stopped_and_leaves_nobody(monkeypatch):
     seen = []
     monkeypatch.setattr(running, "_family", noting(running._family, seen))
     assert "more than 30 processes" in stopped(BOMB, monkeypatch, "bwrap", limits)
-    assert 30 < max(seen) <= 60
+    # A user's own limit does not count bubblewrap's outer process.
+    assert 30 < max(seen) <= 61
     assert time.monotonic() - began < 20
 
 
