@@ -7,6 +7,7 @@ differentiated victim by victim with `torch.func`, from the same loss.
 """
 
 import copy
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from precode_lib.gradients import (
 from precode_lib.layers import rule_for
 from precode_lib.loss import per_example_loss
 from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
+from precode_lib.turns import one_at_a_time
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (N, ...), (N, ...) -> (N,)
 
@@ -91,6 +93,7 @@ class Capture:
             raise ValueError("no parameter of the model requires a gradient.")
         self._plan: _Plan | None = None
 
+    @one_at_a_time
     def __call__(
         self,
         images: Tensor,
@@ -111,6 +114,7 @@ class Capture:
         with source, differentiable():
             return self._all_at_once(images, labels, create_graph)
 
+    @one_at_a_time
     def activation_bytes(self, images: Tensor, labels: Tensor) -> int:
         """What the layers' inputs and outputs of one victim take, in bytes."""
         check_victims(images, labels)
@@ -273,10 +277,13 @@ class _LayerCall:
 
 @contextmanager
 def _record(layers, in_place: bool) -> Iterator[list[_LayerCall]]:
-    """List the calls of these layers; removes its hooks whatever happens."""
+    """List this thread's calls of these layers; removes its hooks whatever happens."""
     calls: list[_LayerCall] = []
+    here = threading.get_ident()
 
     def hook(layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+        if threading.get_ident() != here:
+            return None
         x = inputs[0] if inputs else None
         calls.append(_LayerCall(layer, x.clone() if in_place else x, output))
         return output.clone() if in_place else None

@@ -27,6 +27,7 @@ from precode_lib.defenses import ClientStep, Defense
 from precode_lib.gradients import Gradients, concatenate, factor, ranks
 from precode_lib.loss import per_example_loss
 from precode_lib.sampling import NoiseSource, draw_noise, noise_from, recorded_noise
+from precode_lib.turns import one_at_a_time
 from precode_lib.validation import check_count, check_finite, check_range, closest
 
 # How much dense gradient `observe` holds at a time, in bytes.
@@ -163,6 +164,7 @@ class Client:
             return self.capture(images, labels, noise=noise)
         return self._update(images, labels, noise)
 
+    @one_at_a_time
     def logits(self, images: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         """The model's outputs for images (V, B, C, H, W): (V, B, classes)."""
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
@@ -191,6 +193,7 @@ class Client:
             held = self.local.steps * (held + 3 * weights)
         return max(1, num_bytes // held)
 
+    @one_at_a_time
     def _update(
         self, images: Tensor, labels: Tensor, noise: NoiseSource | None
     ) -> Gradients:
@@ -334,6 +337,7 @@ def _draw_for(num_victims: int, stand_in: Tensor) -> Tensor:
     return draw_noise(stand_in.new_zeros(shape)).unflatten(0, (num_victims, -1))
 
 
+@one_at_a_time
 def _num_classes(model: nn.Module, images: Tensor) -> int:
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     with torch.no_grad(), noise_from(torch.zeros_like):

@@ -24,6 +24,7 @@ ROOMS = [
     "data",
     "initialisation",
     "models",
+    "turns",
     "sampling",
     "loss",
     "insertion",

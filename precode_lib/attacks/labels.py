@@ -21,6 +21,7 @@ from precode_lib.attacks.observed import (
 )
 from precode_lib.federated import Observation
 from precode_lib.sampling import noise_from
+from precode_lib.turns import one_at_a_time
 from precode_lib.validation import check_count, check_finite, check_images
 
 _CHUNK = 64  # public pictures of one forward pass
@@ -232,6 +233,7 @@ def _check_public(images: Tensor, observation: Observation) -> None:
         )
 
 
+@one_at_a_time
 def _mean_probabilities(
     observation: Observation, images: Tensor, generator: torch.Generator
 ) -> Tensor:

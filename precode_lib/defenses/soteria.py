@@ -20,6 +20,7 @@ from precode_lib.capture import (
 )
 from precode_lib.gradients import Gradients, Outer
 from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
+from precode_lib.turns import one_at_a_time
 from precode_lib.validation import check_range, closest
 
 # Largest activations that one backward pass over several features may hold, in bytes.
@@ -95,6 +96,7 @@ def _scores(
     return scores.unflatten(0, images.shape[:2]).sum(1)
 
 
+@one_at_a_time
 def _entering(
     model: nn.Module, layer: str, pictures: Tensor, noise: NoiseSource | None
 ) -> Tensor:
