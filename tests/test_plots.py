@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from precode_lib import plots
 from precode_lib.plots import (
     COLOURS,
     Panel,
@@ -34,6 +33,8 @@ from precode_lib.plots import (
     show_table,
     to_image,
 )
+from precode_lib.plots.charts import INK
+from precode_lib.plots.curves import apart
 
 
 def decoded(uri: str) -> Image.Image:
@@ -236,7 +237,7 @@ def test_a_curve_on_its_own_is_named_at_the_height_of_its_end():
 
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=8))
 def test_names_keep_their_order_and_their_distance(heights):
-    placed = plots.apart(heights, 0.1)
+    placed = apart(heights, 0.1)
     order = sorted(range(len(heights)), key=heights.__getitem__)
     for low, high in itertools.pairwise(order):
         assert placed[high] - placed[low] >= 0.1 - 1e-9
@@ -292,7 +293,7 @@ def test_a_plot_follows_the_page_in_colour_and_says_what_it_shows():
     assert "currentColor" in figure.html
     assert "var(--precode-leaked)" in figure.html
     svg = figure.html[figure.html.index("<svg") :]
-    for code in [plots._INK, *(pair[0] for pair in COLOURS.values())]:
+    for code in [INK, *(pair[0] for pair in COLOURS.values())]:
         assert code not in svg
     assert "<metadata>" not in svg
 
