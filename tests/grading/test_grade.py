@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import threading
 
@@ -40,6 +41,13 @@ def ran(monkeypatch):
 
 def grade(folder, *options):
     return cli.main(["grade", str(folder), "--quiet", *options])
+
+
+@pytest.mark.skipif(
+    "PRECODE_REQUIRE_SANDBOX" not in os.environ, reason="a machine may have no sandbox"
+)
+def test_the_sandbox_works_where_it_is_required():
+    assert sandbox.bwrap_problem() == ""
 
 
 def test_marks_lie_beside_the_folder(folder, ran, capsys):
