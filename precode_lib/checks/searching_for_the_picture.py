@@ -284,8 +284,8 @@ def a_safe_network(text, generator):
     """Leave the judgement to a person."""
     return open_question(
         text,
-        mentions="that one attack failed, not all: ReLU has kinks that L-BFGS cannot "
-        "follow, and another distance, optimizer or start may succeed; that the "
+        mentions="that one attack failed, not all: ReLU makes D jump, which L-BFGS "
+        "cannot follow, and another distance, optimizer or start may succeed; that the "
         "gradient was not shown to hold less; that D should have been reported, and "
         "the other attacks (matching directions, the division) tried.",
         mistakes=[
