@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from precode_lib.validation import check_range
+from precode_lib.validation import check_generator, check_range
 
 # Fills the parameters of one Linear or Conv2d; None draws from torch's global RNG.
 Init = Callable[[nn.Module, torch.Generator | None], None]
@@ -79,8 +79,5 @@ def _check_choices(init: Init, generator: torch.Generator | None) -> None:
             "init must be a function (layer, generator), such as uniform(0.5) or "
             f"pytorch_default, got {type(init).__name__}."
         )
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator, got {type(generator).__name__}; "
-            "torch.Generator().manual_seed(0) makes one."
-        )
+    if generator is not None:
+        check_generator(generator)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_images(
@@ -135,6 +135,31 @@ def check_count(value: int, name: str, low: int = 1) -> None:
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}.")
+
+
+def check_function(value: object, name: str, example: str) -> None:
+    """Refuse what cannot be called; the example says what would do instead."""
+    if not callable(value):
+        raise TypeError(
+            f"{name} must be a function such as {example}, got {type(value).__name__}."
+        )
+
+
+def check_generator(generator: object) -> None:
+    """Refuse a seed, None or NumPy's generator where torch's is wanted."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {type(generator).__name__}; "
+            "torch.Generator().manual_seed(0) makes one."
+        )
+
+
+def check_model(model: object) -> None:
+    """Refuse anything but a network itself, above all its class or its weights."""
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        what = f"the class {model.__name__}" if isinstance(model, type) else kind
+        raise TypeError(f"model must be an instance of torch.nn.Module, got {what}.")
 
 
 def closest(name: str, names: Iterable[str]) -> str:

@@ -9,9 +9,12 @@ import torch
 from precode_lib.validation import (
     check_count,
     check_finite,
+    check_function,
+    check_generator,
     check_images,
     check_label_shape,
     check_labels,
+    check_model,
     check_range,
     closest,
 )
@@ -151,3 +154,25 @@ def test_the_closest_name_is_offered_and_nothing_when_none_is_close():
     )
     assert closest("zzz", ["conv1", "fc"]) == ""
     assert closest("fc", []) == ""
+
+
+def test_a_seed_is_not_a_generator():
+    check_generator(torch.Generator())
+    for seed in (0, None, "0"):
+        kind = type(seed).__name__
+        with pytest.raises(TypeError, match=rf"got {kind}; .*manual_seed\(0\) makes"):
+            check_generator(seed)
+
+
+def test_a_name_is_not_a_function():
+    check_function(abs, "distance", "cosine_distance")
+    with pytest.raises(TypeError, match="distance must .* as cosine_distance, got str"):
+        check_function("cosine", "distance", "cosine_distance")
+
+
+def test_neither_a_class_nor_its_weights_are_a_model():
+    check_model(torch.nn.Flatten())
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module, got the class Flatten\."):
+        check_model(torch.nn.Flatten)
+    with pytest.raises(TypeError, match="got dict"):
+        check_model({})

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from precode_lib.ats.operations import OPERATIONS, to_levels
-from precode_lib.validation import check_count, check_finite
+from precode_lib.validation import check_count, check_finite, check_generator
 
 Transform = Callable[[Tensor, Generator], Tensor]  # pixels (N, C, H, W) -> the same
 PADDING = 4  # pixels that CIFAR's usual random crop may move a picture
@@ -94,7 +94,7 @@ class Policy:
             generator: draws the variants.
         """
         check_pixels(pixels)
-        _check_generator(generator)
+        check_generator(generator)
         return apply_each(pixels, self.draw(len(pixels), generator))
 
     def draw(self, count: int, generator: Generator) -> list[Variant]:
@@ -141,7 +141,7 @@ def augment(pixels: Tensor, generator: Generator, *, padding: int = PADDING) -> 
     in, and half of them are mirrored. A new tensor.
     """
     check_pixels(pixels)
-    _check_generator(generator)
+    check_generator(generator)
     check_count(padding, "padding", 0)
     count, _, height, width = pixels.shape
     draws = torch.rand(3, count, generator=generator, device=generator.device)
@@ -188,14 +188,6 @@ def check_pixels(pixels: Tensor) -> None:
         raise ValueError(
             f"pixels must lie in [0, 1], got {low:.3g} to {high:.3g}; are these "
             "normalised images? A policy comes before the normalisation."
-        )
-
-
-def _check_generator(generator: Generator) -> None:
-    if not isinstance(generator, Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator, got {type(generator).__name__}; "
-            "torch.Generator().manual_seed(0) makes one."
         )
 
 

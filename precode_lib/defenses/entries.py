@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from precode_lib.gradients import Gradients
+from precode_lib.validation import check_generator
 
 # (how many, generator, dtype) -> that many numbers, on the generator's device.
 Draw = Callable[[int, torch.Generator, torch.dtype], Tensor]
@@ -45,11 +46,7 @@ def random_like(
     Drawn where the generator lives, so that a seed means the same on every device, and
     victim by victim, so that it means the same however they are cut into chunks.
     """
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator, got {type(generator).__name__}; "
-            "torch.Generator().manual_seed(0) makes one."
-        )
+    check_generator(generator)
     terms = gradients.dense()
     double = any(term.dtype == torch.float64 for term in terms.values())
     dtype = torch.float64 if double else torch.float32
