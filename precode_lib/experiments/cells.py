@@ -23,7 +23,8 @@ class Setup:
     Args:
         dataset: a name that `Lab` knows.
         model: smlp, dmlp, lenet or resnet.
-        defense: none, ng-2, ng-3, gc, gc-90 or precode.
+        defense: none, precode, ng-2, ng-3 or gc; or another reading of one of these
+            three, such as ng-2-x10 (ten times the noise) or gc-90 (90 % pruned).
         seed: of the weights, the noise and the attack's start.
         width: of the hidden layers or, for resnet, of its first stage.
         init: published or pytorch; they differ for lenet.

@@ -43,6 +43,8 @@ METRICS = {
     "asr": "ASR, %",
     "train_accuracy": "train, %",
     "test_accuracy": "test, %",
+    "psnr against the original": "PSNR against the original, dB",
+    "ssim against the original": "SSIM against the original",
 }
 NOT_RUN = "not run"
 PUBLISHED = "as published"  # a line without changes among lines with some

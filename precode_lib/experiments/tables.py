@@ -156,7 +156,8 @@ def _reading(cell: Cell):
             "ssim against the original": lambda r: r["original"]["ssim"],
         }
         attacker = "adaptive" if cell.adaptive else "plain"
-        return read, printed, attacker, f"policy {cell.policy}"
+        policy = "no policy" if cell.policy == "-1" else f"policy {cell.policy}"
+        return read, printed, attacker, policy
     # Another learning rate, initialisation or reading of "10 %" is tried to explain
     # the printed number, so that is what it stands beside.
     meant = replace(setup, init="published", defense=_meant(setup.defense))

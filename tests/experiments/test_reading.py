@@ -11,6 +11,7 @@ from PIL import Image
 from precode_lib.experiments import LITE, SMOKE, TABLES, Finished, Store
 from precode_lib.experiments.reading import (
     DEFENSES,
+    METRICS,
     MODELS,
     NOT_RUN,
     Shelf,
@@ -82,6 +83,16 @@ def test_every_model_and_defense_of_the_tables_has_a_title():
     assert {setup.model for setup in setups} <= MODELS.keys()
     assert {setup.defense for setup in setups} == DEFENSES.keys()
     assert MEANT.keys() <= DEFENSES.keys()
+
+
+def test_every_metric_of_the_tables_has_a_heading():
+    shelf = Shelf(LITE, {})
+    assert {row.metric for table in TABLES for row in shelf.rows(table)} == set(METRICS)
+
+
+def test_ats_without_a_policy_says_so():
+    _, body = side_by_side(Shelf(LITE, {}).rows("ats"))
+    assert [line[3] for line in body][:2] == ["no policy", "policy 3-1-7"]
 
 
 def test_stored_pictures_come_back_as_pixels(cell):
