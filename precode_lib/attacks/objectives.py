@@ -28,7 +28,8 @@ __all__ = [
     "total_variation",
 ]
 
-Distance = Callable[..., Tensor]  # (guess, target, *, weights=None) -> (V,)
+# (guess, target) -> (V,); where a recipe weighs the layers, also *, weights (P,)
+Distance = Callable[..., Tensor]
 Prior = Callable[[Tensor], Tensor]  # images (V, B, C, H, W) -> (V,)
 LabelTerm = Callable[[Tensor, Tensor], Tensor]  # logits, labels (V, B, ...) -> (V,)
 
@@ -77,7 +78,9 @@ class _TotalVariation(torch.autograd.Function):
         steps = [images.diff(dim=axis) for axis in (-1, -2)]
         ctx.save_for_backward(*(step.sign() for step in steps))
         ctx.shape = images.shape
-        return sum(step.abs().flatten(1).mean(1) for step in steps)
+        sizes = [step.abs().flatten(1) for step in steps]
+        # A picture of one row or column has no steps across it: 0, not their mean, NaN.
+        return sum(size.mean(1) if size.numel() else size.sum(1) for size in sizes)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -1,8 +1,9 @@
 """What a search minimises, over what, and how: everything but the victim."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Adam
@@ -19,9 +20,23 @@ from precode_lib.attacks.optimizers import OptimizerFactory
 from precode_lib.attacks.starts import Start, normal
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
-from precode_lib.validation import check_count, check_range
+from precode_lib.validation import check_count, check_function, check_range, closest
 
 ADAM: OptimizerFactory = partial(Adam, lr=0.1)
+# Field -> what would do, for whoever gave a name or a tensor.
+_FUNCTIONS = {
+    "distance": "cosine_distance",
+    "optimizer": "partial(torch.optim.Adam, lr=0.1)",
+    "start": "normal",
+    "prior": "total_variation",
+    "label_term": "squared_label_error",
+    "schedule": "step_decay",
+}
+_FUNCTIONS_OR_NONE = {
+    "labels": "bias_sign_labels",
+    "layers": "lambda gradients: gradients.select('fc.*')",
+    "layer_weights": "linear_weights",
+}
 
 
 def constant(iteration: int, iterations: int) -> float:
@@ -42,12 +57,13 @@ class Recipe:
 
     Args:
         name: for people.
-        distance: between the guess's gradients and the shared ones.
+        distance: (guess's gradients, shared ones) -> (V,), one number for each
+            victim; where `layer_weights` are set it also gets them, as `weights`.
         optimizer: of torch.optim or `VictimLBFGS`, with its options bound.
         iterations: how many steps at most.
         start: where the images begin.
         labels: finds the labels in the observation; None searches for them too.
-        prior: penalises implausible images, with `prior_weight`.
+        prior: penalises implausible images (V, B, C, H, W), with `prior_weight`: (V,).
         label_term: compares the model's output to the labels, with `label_weight`.
         layers: which parameters are matched; None for all.
         layer_weights: how much each parameter counts, (P,); None for 1.
@@ -79,6 +95,11 @@ class Recipe:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
+        for name, example in _FUNCTIONS.items():
+            check_function(getattr(self, name), name, example)
+        for name, example in _FUNCTIONS_OR_NONE.items():
+            if getattr(self, name) is not None:
+                check_function(getattr(self, name), name, example)
         check_count(self.iterations, "iterations")
         check_count(self.restarts, "restarts")
         check_range(self.prior_weight, "prior_weight", 0)
@@ -87,3 +108,38 @@ class Recipe:
             check_count(self.patience, "patience")
         if self.tolerance is not None:
             check_range(self.tolerance, "tolerance", 0)
+
+
+def varied(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with these fields changed; refuses names that it does not have."""
+    names = [field.name for field in fields(Recipe)]
+    for name in changes:
+        if name not in names:
+            raise TypeError(
+                f"a search has no option {name!r}.{closest(name, names)} Options of "
+                "the optimizer: optimizer=partial(torch.optim.Adam, lr=0.1)."
+            )
+    return replace(recipe, **changes)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse the name of a recipe, or the function that starts it."""
+    if not isinstance(recipe, Recipe):
+        kind = type(recipe).__name__
+        raise TypeError(f"recipe must be a Recipe such as IGA, got {kind}.")
+
+
+def check_per_victim(values: Tensor, name: str, num_victims: int) -> None:
+    """Refuse what no search can follow: a mean of victims, or a constant."""
+    is_tensor = isinstance(values, Tensor)
+    if not is_tensor or values.shape != (num_victims,):
+        came = f"shape {tuple(values.shape)}" if is_tensor else type(values).__name__
+        raise ValueError(
+            f"{name} must return one number for each of {num_victims} victims, (V,); "
+            f"got {came}."
+        )
+    if not values.requires_grad:
+        raise ValueError(
+            f"{name} does not depend on the images: compute it with torch, without "
+            "detach() or item()."
+        )

@@ -13,7 +13,7 @@ from torch.optim import Adam
 from precode_lib.attacks.labels import known_labels, row_sum_labels
 from precode_lib.attacks.lbfgs import VictimLBFGS
 from precode_lib.attacks.objectives import cosine_distance, squared_distance
-from precode_lib.attacks.recipe import Recipe, step_decay
+from precode_lib.attacks.recipe import Recipe, step_decay, varied
 from precode_lib.attacks.search import Search
 from precode_lib.attacks.starts import normal, patterned
 from precode_lib.federated import Observation
@@ -79,19 +79,19 @@ CPL_PRECODE = replace(
 
 def dlg(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
     """Search for pictures and labels at once (Zhu et al. 2019)."""
-    return Search(observation, replace(DLG, **changes), generator=generator)
+    return Search(observation, varied(DLG, changes), generator=generator)
 
 
 def idlg(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
     """Read off the label, then search for the picture (Zhao et al. 2020)."""
-    return Search(observation, replace(IDLG, **changes), generator=generator)
+    return Search(observation, varied(IDLG, changes), generator=generator)
 
 
 def iga(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
     """Match the gradient's direction by signed steps (Geiping et al. 2020)."""
-    return Search(observation, replace(IGA, **changes), generator=generator)
+    return Search(observation, varied(IGA, changes), generator=generator)
 
 
 def cpl(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
     """Start from a pattern, hold on to the label (Wei et al. 2020)."""
-    return Search(observation, replace(CPL, **changes), generator=generator)
+    return Search(observation, varied(CPL, changes), generator=generator)

@@ -14,7 +14,7 @@ from torch import Tensor
 from precode_lib.attacks.noise import SharedNoise
 from precode_lib.attacks.observed import check_observation
 from precode_lib.attacks.optimizers import optimize
-from precode_lib.attacks.recipe import Recipe
+from precode_lib.attacks.recipe import Recipe, check_per_victim, check_recipe
 from precode_lib.attacks.reports import (
     CONVERGED,
     DIVERGED,
@@ -27,6 +27,7 @@ from precode_lib.attacks.reports import (
 )
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
+from precode_lib.validation import check_generator
 
 # Largest activations and gradients that one evaluation may hold, in bytes.
 CHUNK_BYTES = 2**30
@@ -57,6 +58,8 @@ class Search(Iterator[AttackStep]):
         chunk_bytes: int = CHUNK_BYTES,
     ):
         check_observation(observation)
+        check_recipe(recipe)
+        check_generator(generator)
         self.observation, self.recipe = observation, recipe
         self.iteration = 0
         self._chunk_bytes = chunk_bytes
@@ -160,14 +163,26 @@ class Search(Iterator[AttackStep]):
         guess = self._client(images, labels, noise=source)
         if recipe.layers is not None:
             guess = recipe.layers(guess)
-        total = recipe.distance(guess, target, weights=self._weights)
+        if len(guess) > len(target):  # a defense withheld the others
+            guess = Gradients({name: guess[name] for name in target})
+        options = {} if self._weights is None else {"weights": self._weights}
+        total = recipe.distance(guess, target, **options)
+        self._check("distance", total, images)
         if recipe.prior_weight:
-            total = total + recipe.prior_weight * recipe.prior(images)
+            prior = recipe.prior(images)
+            self._check("prior", prior, images)
+            total = total + recipe.prior_weight * prior
         if recipe.label_weight:
             source = self._noise.of(searches, len(self._best))
             logits = self._client.logits(images, noise=source)
-            total = total + recipe.label_weight * recipe.label_term(logits, labels)
+            label_term = recipe.label_term(logits, labels)
+            self._check("label_term", label_term, images)
+            total = total + recipe.label_weight * label_term
         return total
+
+    def _check(self, name: str, values: Tensor, images: Tensor) -> None:
+        if self.iteration == 0:  # what is right once is right ever after
+            check_per_victim(values, name, len(images))
 
     def _aim(self) -> None:
         """Cut the targets of the active searches into chunks that fit into memory."""
@@ -175,6 +190,9 @@ class Search(Iterator[AttackStep]):
         shared = observation.shared
         if self.recipe.layers is not None:
             shared = self.recipe.layers(shared)
+            if not isinstance(shared, Gradients):
+                kind = type(shared).__name__
+                raise TypeError(f"layers must return Gradients, got {kind}.")
         self._weights = None
         if self.recipe.layer_weights is not None:
             self._weights = self.recipe.layer_weights(shared)
@@ -280,6 +298,8 @@ class Search(Iterator[AttackStep]):
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict` of a search of the same recipe and observation."""
+        if not isinstance(state, dict) or "tensors" not in state:
+            raise ValueError("this is no state of a search: state_dict() makes one.")
         shape = tuple(state["tensors"]["_best"].shape)
         if state["recipe"] != self.recipe.name or shape != tuple(self._best.shape):
             raise ValueError(
@@ -357,6 +377,9 @@ def _first_images(
     if start is None:
         drawn = [recipe.start(shape, generator) for _ in range(recipe.restarts)]
         return torch.cat(drawn).to(like)
+    if not isinstance(start, Tensor):
+        kind = type(start).__name__
+        raise TypeError(f"start must be a Tensor {shape}, got {kind}.")
     if tuple(start.shape) != shape or recipe.restarts > 1:
         raise ValueError(
             f"start must be images {shape}, one start per victim (restarts=1); got "

@@ -49,6 +49,14 @@ def test_total_variation_is_the_mean_step_across_plus_the_mean_step_down():
     assert_close(O.total_variation(images), torch.tensor([3 / 4 + 4 / 3, 0.0]))
 
 
+def test_a_picture_of_one_row_varies_along_it_only():
+    row = torch.tensor([[[[[0.0, 1.0, 3.0]]]]], requires_grad=True)  # also tables' rows
+    for images in (row, row.transpose(-1, -2)):
+        (slope,) = torch.autograd.grad(O.total_variation(images).sum(), row)
+        assert_close(O.total_variation(images), torch.tensor([1.5]))
+        assert_close(slope.flatten(), torch.tensor([-0.5, 0.0, 0.5]))
+
+
 def test_the_slope_of_total_variation_is_that_of_its_formula(generator):
     images = torch.randn(2, 3, 1, 5, 4, generator=generator).double().requires_grad_()
     assert torch.autograd.gradcheck(O.total_variation, (images,))

@@ -14,7 +14,15 @@ from torch.nn import functional as F
 from torch.optim import LBFGS, SGD, Adam, AdamW
 from torch.testing import assert_close
 
-from precode_lib.attacks import Recipe, Search, VictimLBFGS, progress, step_decay
+from precode_lib.attacks import (
+    Recipe,
+    Search,
+    VictimLBFGS,
+    dlg,
+    iga,
+    progress,
+    step_decay,
+)
 from precode_lib.attacks.labels import known_labels
 from precode_lib.attacks.objectives import (
     cosine_distance,
@@ -485,6 +493,99 @@ def test_the_standard_bar_passes_the_steps_on_and_shows_the_objective(scene):
 def test_impossible_recipes_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distance": "cosine"}, "distance must be a function such as cosine_distance"),
+        ({"optimizer": Adam([torch.zeros(1)])}, r"partial\(torch.optim.Adam, lr=0.1\)"),
+        ({"start": torch.zeros(1)}, "start must be a function such as normal, got Ten"),
+        ({"labels": torch.zeros(2, 1)}, "labels must .* such as bias_sign_labels"),
+        ({"prior": "tv"}, "prior must be a function such as total_variation"),
+        ({"label_term": 0}, "label_term must be a function"),
+        ({"layers": ["fc"]}, r"layers must .*gradients.select\('fc.\*'\), got list"),
+        ({"layer_weights": [1.0]}, "layer_weights must .* such as linear_weights"),
+        ({"schedule": 0.1}, "schedule must be a function such as step_decay"),
+    ],
+)
+def test_a_name_or_a_tensor_in_place_of_a_function_is_refused(changes, message):
+    with pytest.raises(TypeError, match=message):
+        Recipe(**changes)
+
+
+def test_an_option_that_a_search_does_not_have_is_refused_with_the_nearest(scene):
+    with pytest.raises(TypeError, match="no option 'iteration'.*mean 'iterations'"):
+        iga(scene.seen, generator=seeded(), iteration=3)
+    with pytest.raises(TypeError, match=r"no option 'lr'.*partial\(torch.optim.Adam, "):
+        dlg(scene.seen, generator=seeded(), lr=0.1)
+
+
+@pytest.mark.parametrize("bad", [0, None], ids=repr)
+def test_a_seed_in_place_of_a_generator_is_refused(scene, bad):
+    with pytest.raises(TypeError, match=r"torch.Generator\(\).manual_seed\(0\) makes"):
+        Search(scene.seen, SHORT, generator=bad)
+
+
+def test_what_is_no_recipe_start_or_state_is_refused(scene):
+    with pytest.raises(TypeError, match="recipe must be a Recipe such as IGA, got str"):
+        Search(scene.seen, "iga", generator=seeded())
+    with pytest.raises(TypeError, match="start must be a Tensor .*, got ndarray"):
+        Search(scene.seen, SHORT, generator=seeded(), start=scene.images.numpy())
+    for state in (None, scene.model.state_dict()):
+        with pytest.raises(ValueError, match="no state of a search"):
+            search(scene).load_state_dict(state)
+
+
+def test_a_distance_of_two_arguments_will_do(scene):
+    plain = search(scene, distance=lambda a, b: squared_distance(a, b))
+    expected = [step.objective for step in search(scene)]
+    assert_close([step.objective for step in plain], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"distance": lambda a, b: squared_distance(a, b).mean()},
+            r"distance must return one number for each of 2 .*got shape \(\)\.",
+        ),
+        (
+            {"distance": lambda a, b: 0.0},
+            "distance must return one number .*; got float",
+        ),
+        (
+            {"distance": lambda a, b: torch.zeros(2)},
+            "distance does not depend on the images",
+        ),
+        (
+            {"prior": lambda x: x.abs().mean(), "prior_weight": 1.0},
+            "prior must return one number for each of 2 victims",
+        ),
+        (
+            {"label_term": lambda p, y: p.mean(), "label_weight": 1.0},
+            "label_term must return one number for each of 2 victims",
+        ),
+        ({"layers": list}, "layers must return Gradients, got list"),
+    ],
+)
+def test_functions_that_return_something_else_are_refused(scene, changes, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        next(search(scene, **changes))
+
+
+def test_a_search_matches_what_was_shared_where_a_layer_was_withheld(scene):
+    withheld = observe(
+        scene.model,
+        scene.images,
+        scene.labels,
+        normalisation=PHOTOS,
+        defense=lambda gradients: gradients.drop("5.*"),
+    )
+    found = list(Search(withheld, SHORT, generator=seeded()))
+    kept = search(scene, layers=lambda gradients: gradients.drop("5.*"))
+    for step, expected in zip(found, kept, strict=True):
+        assert_close(step.objective, expected.objective)
 
 
 def test_searches_that_cannot_begin_say_why(scene):
