@@ -153,28 +153,28 @@ def noise_gradient(learner, generator):
     """Compare with autograd, for codes of several sizes and quiet units."""
     for k in (2, 5, 12):
         mu, epsilon, heard = torch.randn(3, k, generator=generator)
-        sigma = 0.05 + torch.rand(k, generator=generator)
+        s = 0.05 + torch.rand(k, generator=generator)
         unknown = epsilon.clone().requires_grad_()
-        code = mu + sigma * unknown
+        code = mu + s * unknown
         distance = 1 - F.cosine_similarity(code, heard, dim=0)
         right = torch.autograd.grad(distance, unknown)[0]
         gap = (code - heard).detach()
         expect_close(
-            learner(mu, sigma, epsilon, heard),
+            learner(mu, s, epsilon, heard),
             right,
             what="the gradient",
-            given={"mu": mu, "sigma": sigma, "epsilon": epsilon, "heard": heard},
+            given={"mu": mu, "s": s, "epsilon": epsilon, "heard": heard},
             hint="let autograd do it: epsilon must require a gradient, the distance "
             "must be one number.",
             mistakes={
-                "this is the gradient with respect to the code: σ is missing.": (
-                    right / sigma
+                "this is the gradient with respect to the code: s is missing.": (
+                    right / s
                 ),
                 "the sign: the distance is 1 minus the cosine.": -right,
                 "this belongs to the squared distance, not to the cosine's.": (
-                    2 * sigma * gap
+                    2 * s * gap
                 ),
-                "half the squared distance has this gradient.": sigma * gap,
+                "half the squared distance has this gradient.": s * gap,
                 "that is the gradient with respect to what was heard.": (
                     _gradient_of_heard(code.detach(), heard)
                 ),

@@ -76,28 +76,28 @@ def test_a_wrong_objective_is_told_what_it_compared(learner, hint):
     assert_refused(check.objective, learner, hint=hint)
 
 
-def slope(mu, sigma, epsilon, heard):
-    code = mu + sigma * epsilon
+def slope(mu, s, epsilon, heard):
+    code = mu + s * epsilon
     direction, target = code / code.norm(), heard / heard.norm()
-    return sigma * (direction * (direction @ target) - target) / code.norm()
+    return s * (direction * (direction @ target) - target) / code.norm()
 
 
 @pytest.mark.parametrize(
     ("learner", "hint"),
     [
-        (lambda mu, sigma, e, h: slope(mu, sigma, e, h) / sigma, "σ is missing"),
-        (lambda mu, sigma, e, h: -slope(mu, sigma, e, h), "the sign"),
+        (lambda mu, s, e, h: slope(mu, s, e, h) / s, "s is missing"),
+        (lambda mu, s, e, h: -slope(mu, s, e, h), "the sign"),
         (
-            lambda mu, sigma, e, h: 2 * sigma * (mu + sigma * e - h),
+            lambda mu, s, e, h: 2 * s * (mu + s * e - h),
             "belongs to the squared distance",
         ),
-        (lambda mu, sigma, e, h: sigma * (mu + sigma * e - h), "half the squared"),
+        (lambda mu, s, e, h: s * (mu + s * e - h), "half the squared"),
         (
-            lambda mu, sigma, e, h: slope(h, torch.ones_like(h), 0, mu + sigma * e),
+            lambda mu, s, e, h: slope(h, torch.ones_like(h), 0, mu + s * e),
             "with respect to what was heard",
         ),
-        (lambda mu, sigma, e, h: e, "let autograd do it"),
-        (lambda mu, sigma, e, h: e[None], "should be a tensor of shape"),
+        (lambda mu, s, e, h: e, "let autograd do it"),
+        (lambda mu, s, e, h: e[None], "should be a tensor of shape"),
     ],
 )
 def test_a_wrong_slope_is_told_whose_it_is(learner, hint):
