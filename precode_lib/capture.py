@@ -35,6 +35,7 @@ from precode_lib.layers import rule_for
 from precode_lib.loss import per_example_loss
 from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
 from precode_lib.turns import one_at_a_time
+from precode_lib.validation import check_model
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (N, ...), (N, ...) -> (N,)
 
@@ -84,6 +85,8 @@ class Capture:
     """`victim_gradients` for many calls: looks at the model once, not every time."""
 
     def __init__(self, model: nn.Module, *, loss: Loss = per_example_loss):
+        check_model(model)
+        _check_loss(loss)
         self.model, self.loss = model, loss
         self._losses = Losses(model, loss)
         self._modules = list(model.modules())  # walking the tree costs at every call
@@ -357,6 +360,15 @@ def differentiable() -> Iterator[None]:
         yield
 
 
+def _check_loss(loss: Loss) -> None:
+    # A module of torch.nn can be called, but not with the model.
+    if not callable(loss) or isinstance(loss, nn.Module):
+        raise TypeError(
+            "loss must be a function (model, images, labels) -> (N,), such as "
+            f"per_example_loss, got {type(loss).__name__}."
+        )
+
+
 def pure_losses(model: nn.Module, loss: Loss) -> "Losses":
     """`Losses` that torch.func can transform: no buffer is updated on the way."""
     if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
@@ -367,16 +379,33 @@ def pure_losses(model: nn.Module, loss: Loss) -> "Losses":
     return Losses(model, loss)
 
 
+_HOW_TO_SHAPE = {
+    2: "Rows x of a table: x[:, None, None, None], and a model that flattens them.",
+    3: "If this is one picture, it is images[None, None].",
+    4: "A client for each picture: images[:, None]; one client for all: images[None].",
+}
+
+
 def check_victims(images: Tensor, labels: Tensor) -> None:
     """Refuse anything but pictures (V, B, C, H, W) with labels (V, B[, classes])."""
     for name, given in (("images", images), ("labels", labels)):
         if not isinstance(given, Tensor):
-            raise TypeError(f"{name} must be a Tensor, got {type(given).__name__}.")
-    if images.dim() != 5 or not images.is_floating_point() or images.numel() == 0:
+            raise TypeError(
+                f"{name} must be a Tensor, got {type(given).__name__}; "
+                "torch.as_tensor(...) makes one."
+            )
+    if images.dim() != 5:
         raise ValueError(
-            "images must be floating point (V, B, C, H, W), victims x pictures; got "
-            f"{tuple(images.shape)}, {images.dtype}. One picture: images[None, None]."
+            f"images must be (V, B, C, H, W), victims x pictures; got "
+            f"{tuple(images.shape)}. {_HOW_TO_SHAPE.get(images.dim(), '')}"
         )
+    if not images.is_floating_point():
+        raise ValueError(
+            f"images must be floating point, got {images.dtype}; 8-bit pictures become "
+            "pixels by .float() / 255, and images by the model's normalisation."
+        )
+    if images.numel() == 0:
+        raise ValueError(f"there is no picture: images are {tuple(images.shape)}.")
     if labels.shape[:2] != images.shape[:2] or labels.dim() not in (2, 3):
         raise ValueError(
             f"labels must be (V, B) = {tuple(images.shape[:2])}, or (V, B, classes); "

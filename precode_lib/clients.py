@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from precode_lib.capture import Capture
 from precode_lib.data.pictures import Pictures
 from precode_lib.defenses import ClientStep, Defense
+from precode_lib.defenses.combinators import defended
 from precode_lib.evaluation import LoadedPictures, Loss, first_parameter
 from precode_lib.federated import Client, LocalTraining, Observation
 from precode_lib.gradients import Gradients, factor, from_list, ranks
@@ -215,7 +216,7 @@ def participate(
     if client_step is not None:
         shared = chosen
     if defense is not None:
-        shared = defense(shared.dense())
+        shared = defended(defense, shared.dense())
     buffers = {name: b.detach() for name, b in own.named_buffers()}
     return Message(shared, buffers, len(images), mean_loss)
 

@@ -24,11 +24,19 @@ from precode_lib.capture import (
     pure_losses,
 )
 from precode_lib.defenses import ClientStep, Defense
+from precode_lib.defenses.combinators import defended
 from precode_lib.gradients import Gradients, concatenate, factor, ranks
-from precode_lib.loss import per_example_loss
+from precode_lib.loss import check_is_tensor, per_example_loss
 from precode_lib.sampling import NoiseSource, draw_noise, noise_from, recorded_noise
 from precode_lib.turns import one_at_a_time
-from precode_lib.validation import check_count, check_finite, check_range, closest
+from precode_lib.validation import (
+    check_count,
+    check_finite,
+    check_function,
+    check_model,
+    check_range,
+    closest,
+)
 
 # How much dense gradient `observe` holds at a time, in bytes.
 WIRE_BYTES = 256 * 2**20
@@ -278,21 +286,25 @@ def observe(
             the model's.
         buffers_shared: whether the attacker sees `client_buffers`.
     """
+    check_model(model)
     check_victims(images, labels)
     check_finite(images, "images")
+    _check_protocol(local, client_step)
+    _check_normalisation(normalisation, images)
     model = copy.deepcopy(model)
     own = model if client_buffers is None else _with_buffers(model, client_buffers)
     client = Client(own, local=local, loss=loss)
+    num_classes = _num_classes(own, images[0])
     share = client
     if client_step is not None:
-        if local is not None:
-            raise ValueError("a client_step replaces the gradient: it has no `local`.")
         share = partial(client_step, client.capture)
     parts = []
     for chunk in _chunks(model, len(images)):
         chosen = _noise_of(noise, chunk, images.shape[1])
         exact = share(images[chunk].detach(), labels[chunk], noise=chosen)
-        sent = exact.dense() if defense is None else defense(exact.dense())
+        sent = exact.dense()
+        if defense is not None:
+            sent = defended(defense, sent)
         expected = {n: r for n, r in ranks(exact).items() if n in sent}
         parts.append(factor(sent, expected))
     return Observation(
@@ -300,7 +312,7 @@ def observe(
         model=model,
         image_shape=images.shape[2:],
         num_examples=images.shape[1],
-        num_classes=_num_classes(own, images[0, :1]),
+        num_classes=num_classes,
         labels=labels.clone() if labels_known else None,
         normalisation=normalisation,
         local=local,
@@ -337,11 +349,64 @@ def _draw_for(num_victims: int, stand_in: Tensor) -> Tensor:
     return draw_noise(stand_in.new_zeros(shape)).unflatten(0, (num_victims, -1))
 
 
+def _check_protocol(local: object, client_step: object) -> None:
+    if local is not None and not isinstance(local, LocalTraining):
+        kind = type(local).__name__
+        raise TypeError(f"local must be LocalTraining(steps, lr), got {kind}.")
+    if client_step is not None:
+        check_function(client_step, "client_step", "partial(dp_sgd_step, ...)")
+        if local is not None:
+            raise ValueError("a client_step replaces the gradient: it has no `local`.")
+
+
+def _check_normalisation(normalisation: object, images: Tensor) -> None:
+    """Refuse what has no box, and images that are no pictures by far."""
+    if normalisation is None:
+        return
+    if not hasattr(normalisation, "box") or not hasattr(normalisation, "denormalise"):
+        raise TypeError(
+            "normalisation must be one like Normalisation(mean=(0.5,), std=(0.25,)), "
+            f"got {type(normalisation).__name__}."
+        )
+    black, white = (side.to(images) for side in normalisation.box)
+    if len(black) not in (1, images.shape[2]):
+        raise ValueError(
+            f"the normalisation is of {len(black)} channels, the images of "
+            f"{images.shape[2]}."
+        )
+    # Not every image is a picture (noise, a step too far), but none of these is.
+    if ((images - black).abs() > 10 * (white - black).abs()).any():
+        raise ValueError(
+            f"real pictures lie in [{black.min():.3g}, {white.max():.3g}], got "
+            f"{images.min():.3g} to {images.max():.3g}: divide 8-bit levels by 255, "
+            "then normalise."
+        )
+
+
 @one_at_a_time
 def _num_classes(model: nn.Module, images: Tensor) -> int:
+    """How many logits the model has for one client's images, which it has to take."""
     buffers = {name: b.clone() for name, b in model.named_buffers()}
-    with torch.no_grad(), noise_from(torch.zeros_like):
-        return functional_call(model, buffers, (images,)).shape[-1]
+    devices = [images.device] if images.is_cuda else []
+    quiet = noise_from(torch.zeros_like)
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad(), quiet:
+            logits = functional_call(model, buffers, (images,))
+    except Exception as error:
+        raise ValueError(
+            f"the model does not take one client's images, {tuple(images.shape)} "
+            f"{images.dtype} ({error}).{_other_dtype(model, images)}"
+        ) from error
+    check_is_tensor(logits)
+    return logits.shape[-1]
+
+
+def _other_dtype(model: nn.Module, images: Tensor) -> str:
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if images.dtype in dtypes or not dtypes:
+        return ""
+    dtype = dtypes.pop()
+    return f" Its weights are {str(dtype).removeprefix('torch.')}: images.to({dtype})."
 
 
 def _with_buffers(model: nn.Module, buffers: dict[str, Tensor]) -> nn.Module:

@@ -56,12 +56,17 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         ) from error
 
 
-def _check_logits(logits: Tensor, num_examples: int) -> None:
+def check_is_tensor(logits: object) -> None:
+    """Refuse a model that returns a tuple or a dict with its logits somewhere in it."""
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"the model must return logits (N, classes), got {type(logits).__name__}; "
-            "wrap it in a function that picks them out."
+            "wrap it in a module that picks them out."
         )
+
+
+def _check_logits(logits: Tensor, num_examples: int) -> None:
+    check_is_tensor(logits)
     if logits.ndim != 2 or len(logits) != num_examples:
         raise ValueError(
             f"the model must return logits ({num_examples}, classes) for "

@@ -273,6 +273,8 @@ def factor_term(term: Term, rank: int) -> Term:
     """Outer products, if the matrices have at most this rank and get smaller."""
     if isinstance(term, Outer) or not prefers_factors(rank, term.shape[1:]):
         return term
+    if term.dtype.itemsize < 4:  # rounded to half precision, a matrix has full rank
+        return term
     matrices = _matrix(term)
     left, right = _low_rank(matrices, rank)
     # 64 eps: rounding of the sums that made the matrix and of the two projections.

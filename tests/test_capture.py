@@ -463,7 +463,14 @@ def test_a_loss_that_averages_is_refused():
     [
         (torch.rand(2, 3, 4, 4), torch.zeros(2, 1).long(), "victims x pictures"),
         (torch.zeros(1, 1, 3, 2, 2).long(), torch.zeros(1, 1).long(), "floating"),
-        (torch.rand(0, 1, 3, 2, 2), torch.zeros(0, 1).long(), "floating"),
+        (torch.rand(0, 1, 3, 2, 2), torch.zeros(0, 1).long(), "no picture: .*0, 1, 3"),
+        (torch.rand(3, 2, 2), torch.zeros(1, 1).long(), r"it is images\[None, None\]"),
+        (
+            torch.rand(2, 3, 2, 2),
+            torch.zeros(2).long(),
+            r"each picture: images\[:, None\]",
+        ),
+        (torch.rand(2, 12), torch.zeros(2).long(), r"x\[:, None, None, None\]"),
         (torch.rand(2, 1, 3, 2, 2), torch.zeros(2).long(), r"labels must be \(V, B\)"),
         (torch.rand(2, 1, 3, 2, 2), torch.zeros(1, 2).long(), r"= \(2, 1\)"),
     ],
@@ -476,7 +483,13 @@ def test_pictures_and_labels_that_do_not_fit_are_refused(images, labels, message
 def test_arrays_and_lists_are_refused_by_name():
     images, labels = torch.rand(1, 1, 3, 8, 8), torch.zeros(1, 1, dtype=torch.int64)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
-    with pytest.raises(TypeError, match="images must be a Tensor, got ndarray"):
+    with pytest.raises(
+        TypeError, match="images must be a Tensor, got nd.*torch.as_tensor"
+    ):
         victim_gradients(model, images.numpy(), labels)
     with pytest.raises(TypeError, match="labels must be a Tensor, got list"):
         victim_gradients(model, images, labels.tolist())
+    with pytest.raises(TypeError, match="got the class Flatten"):
+        victim_gradients(nn.Flatten, images, labels)
+    with pytest.raises(TypeError, match="per_example_loss, got CrossEntropyLoss"):
+        victim_gradients(model, images, labels, loss=nn.CrossEntropyLoss())

@@ -9,9 +9,9 @@ from torch.testing import assert_close
 
 from precode_lib import federated
 from precode_lib.bottleneck import VariationalBottleneck, noise_from
-from precode_lib.data.normalisation import PHOTOS
+from precode_lib.data.normalisation import PHOTOS, Normalisation
 from precode_lib.federated import Client, LocalTraining, observe
-from precode_lib.gradients import Gradients, Outer, squared_norm
+from precode_lib.gradients import Gradients, Outer, squared_norm, to_list
 from precode_lib.loss import loss
 
 
@@ -186,6 +186,82 @@ def test_pictures_with_nan_are_refused_by_name():
     images[1, 0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="images holds NaN or infinity in 1 of"):
         observe(net(), images, labels)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            torch.rand(2, 1, 1, 4, 4).double(),
+            r"not take .*images, \(1, 1, 4, 4\) .*channels",
+        ),
+        (torch.rand(2, 1, 3, 4, 4), r"weights are float64: .*\.to\(torch\.float64\)"),
+    ],
+)
+def test_pictures_that_the_model_does_not_take_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        observe(net(), images, torch.zeros(2, 1, dtype=torch.int64))
+
+
+def test_eight_bit_levels_are_no_normalised_images():
+    images, labels = pictures(2, 1)
+    levels = 255 * images.sigmoid()
+    with pytest.raises(ValueError, match=r"real pictures lie in .* divide .* by 255"):
+        observe(net(), levels, labels, normalisation=PHOTOS)
+    observe(net(), levels, labels)  # whose range nobody knows
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalisation": (0.5, 0.25)}, r"like Normalisation\(mean=.*got tuple"),
+        ({"normalisation": Normalisation((0.5,) * 2, (1.0,) * 2)}, "of 2 channels"),
+        ({"local": 3}, r"local must be LocalTraining\(steps, lr\), got int"),
+        ({"defense": "prune"}, r"defense is a function .*ratio=0.9\).*got str"),
+        ({"defense": lambda g: None}, "a defense returns Gradients, got NoneType"),
+        ({"defense": to_list}, "a defense returns Gradients, got list"),
+        ({"client_step": 0.9}, "client_step must be a function such as partial"),
+        (
+            {"defense": lambda g: Gradients({"5.bias": g["4.bias"]})},
+            r"'5\.bias' of shape \(3,\), which the model does not have",
+        ),
+        (
+            {"defense": lambda g: Gradients({"4.bias": g["4.bias"][:, :1]})},
+            r"'4\.bias' of shape \(1,\)",
+        ),
+    ],
+)
+def test_choices_of_the_wrong_kind_are_refused(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        observe(net(), *pictures(2, 1), **options)
+
+
+def test_the_norm_of_a_batch_of_vectors_needs_the_whole_batch():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.BatchNorm1d(5))
+    model = nn.Sequential(*model, nn.Linear(5, 3)).double().train()
+    images, labels = pictures(2, 4)
+    seen = observe(model, images, labels)
+    assert seen.num_classes == 3
+    with pytest.raises(ValueError, match="not take .*more than 1 value per channel"):
+        observe(model, images[:, :1], labels[:, :1])
+
+
+def test_looking_at_the_model_uses_up_no_random_numbers():
+    model, given = nn.Sequential(net(), nn.Dropout()).train(), pictures(2, 1)
+    torch.manual_seed(1)
+    expected = Client(model)(*given).dense()
+    torch.manual_seed(1)
+    seen = observe(model, *given).shared.dense()
+    for name, term in expected.items():
+        assert_close(seen[name], term)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_crosses_the_wire_dense(dtype):
+    images, labels = pictures(2, 1)
+    seen = observe(net().to(dtype), images.to(dtype), labels)
+    assert all(isinstance(term, torch.Tensor) for term in seen.shared.values())
+    assert seen.shared["3.weight"].dtype == dtype
 
 
 def test_take_and_to_keep_victims_and_labels_together():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from precode_lib.gradients import Gradients, matching
+from precode_lib.validation import closest
 
 Defense = Callable[[Gradients], Gradients]
 
@@ -60,6 +61,25 @@ def _defend(defense: Defense, gradients: Gradients, chosen: set[str]) -> Gradien
             if name not in chosen or name in defended
         }
     )
+
+
+def defended(defense: Defense, gradients: Gradients) -> Gradients:
+    """What a client sends of this gradient; refuses what no server could use."""
+    _check_defense(defense)
+    sent = defense(gradients)
+    if not isinstance(sent, Gradients):
+        raise TypeError(
+            f"a defense returns Gradients, got {type(sent).__name__}; map, select and "
+            "drop of the ones it is given make some."
+        )
+    shapes = gradients.shapes
+    for name, shape in sent.shapes.items():
+        if shapes.get(name) != shape:
+            raise ValueError(
+                f"the defense sends {name!r} of shape {tuple(shape)}, which the model "
+                f"does not have.{closest(name, shapes)}"
+            )
+    return sent
 
 
 def _check_defense(defense: Defense) -> None:
