@@ -128,6 +128,15 @@ class Gradients(Mapping[str, Term]):
         return Gradients(kept)
 
 
+def check_gradients(gradients: object) -> None:
+    """Refuse a list, a dict or a tensor, and say how Gradients are made of one."""
+    if not isinstance(gradients, Gradients):
+        raise TypeError(
+            f"gradients must be Gradients, got {type(gradients).__name__}; "
+            "from_list(names, [p.grad for p in ...]) makes them."
+        )
+
+
 def matching(names: Sequence[str] | Mapping, patterns: Sequence[str]) -> set[str]:
     """The names that match at least one shell-style pattern; each must match some."""
     found: set[str] = set()

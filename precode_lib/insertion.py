@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.sampling import noise_from
-from precode_lib.validation import check_count, check_images, closest
+from precode_lib.validation import check_count, check_images, check_model, closest
 
 Names = str | Sequence[str]
 Example = Tensor | tuple[int, int, int]  # images (N, C, H, W), or a shape (C, H, W)
@@ -51,11 +51,13 @@ def places(
         example: images (N, C, H, W) or a shape (C, H, W); by default the model's own
             image_shape, or (3, 32, 32).
     """
+    check_model(model)
     images = _example_images(model, example)
     calls = _dry_run(model, images)
     if before is None and after is None:
         before = _last_linear(model, calls)
-    asked = [(n, True) for n in _listed(before)] + [(n, False) for n in _listed(after)]
+    asked = [(n, True) for n in _listed(before, "before")]
+    asked += [(n, False) for n in _listed(after, "after")]
     if len(set(asked)) < len(asked) or not asked:
         raise ValueError(
             f"name each place once, and at least one: got before={before!r}, "
@@ -128,8 +130,9 @@ def _example_images(model: nn.Module, example: Example | None) -> Tensor:
         return example.to(like)
     shape = getattr(model, "image_shape", (3, 32, 32)) if example is None else example
     if not isinstance(shape, tuple | list) or len(shape) != 3:
+        came = shape if isinstance(shape, tuple | list | int) else type(shape).__name__
         raise ValueError(
-            f"example must be images (N, C, H, W) or a shape (C, H, W), got {shape!r}."
+            f"example must be images (N, C, H, W) or a shape (C, H, W), got {came}."
         )
     for size in shape:
         check_count(size, "each entry of example (C, H, W)")
@@ -175,7 +178,8 @@ def _place(
 def _only_call(model: nn.Module, calls: dict[str, list[_Call]], name: str) -> _Call:
     modules = dict(model.named_modules(remove_duplicate=False))
     if name not in modules or not name:
-        raise ValueError(f"the model has no layer {name!r}.{closest(name, modules)}")
+        names = [own for own in modules if own]
+        raise ValueError(f"the model has no layer {name!r}.{closest(name, names)}")
     # A layer may have several names; its calls stand under the first.
     first = next(n for n, m in modules.items() if m is modules[name])
     runs = calls.get(first, [])
@@ -206,7 +210,13 @@ def per_place(value: Any, num_places: int, name: str) -> list[Any]:
     return list(value)
 
 
-def _listed(names: Names | None) -> list[str]:
+def _listed(names: Names | None, side: str) -> list[str]:
     if names is None:
         return []
-    return [names] if isinstance(names, str) else list(names)
+    if isinstance(names, str):
+        return [names]
+    if isinstance(names, list | tuple) and all(isinstance(n, str) for n in names):
+        return list(names)
+    raise TypeError(
+        f"{side} names layers, as in model.named_modules(); got {type(names).__name__}."
+    )

@@ -16,7 +16,7 @@ def check_images(
     images: Tensor, name: str = "images", *, channels: int | None = None
 ) -> None:
     """Refuse anything but a non-empty batch of finite float images (N, C, H, W)."""
-    _check_tensor(images, name)
+    check_tensor(images, name)
     if images.ndim != 4:
         hint = " Add the batch dimension with [None]." if images.ndim == 3 else ""
         raise ValueError(
@@ -68,7 +68,7 @@ def check_label_shape(labels: Tensor, num_examples: int, num_classes: int) -> No
 
     Accepted are classes, int64 (N,), and probabilities, floating point (N, C).
     """
-    _check_tensor(labels, "labels")
+    check_tensor(labels, "labels")
     if labels.ndim not in (1, 2):
         raise ValueError(
             f"labels must have shape (N,) or (N, C), got {tuple(labels.shape)}."
@@ -168,6 +168,7 @@ def closest(name: str, names: Iterable[str]) -> str:
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
-def _check_tensor(value: object, name: str) -> None:
+def check_tensor(value: object, name: str) -> None:
+    """Refuse a list, an array or whatever else is no tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")

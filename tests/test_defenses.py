@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from precode_lib.defenses import (
     add_laplace_noise,
     add_noise,
+    bytes_on_wire,
     chain,
     clip,
     ignoring,
@@ -344,6 +345,22 @@ def test_a_defense_may_withhold_parameters():
         (lambda g: ignoring(None, "fc.*"), TypeError, "function of gradients"),
         (lambda g: only(clip, "fd.bias")(g), ValueError, "fc.bias"),
         (lambda g: ignoring(clip, "*")(g), ValueError, "none left"),
+        (lambda g: prune(dict(g), 0.5), TypeError, "Gradients, got dict.*from_list"),
+        (lambda g: prune_globally([], 0.5), TypeError, "got list.*from_list"),
+        (lambda g: quantise([]), TypeError, "got list.*from_list"),
+        (lambda g: round_to([]), TypeError, "got list.*from_list"),
+        (lambda g: clip(torch.zeros(2), 1), TypeError, "got Tensor.*from_list"),
+        (
+            lambda g: add_noise([], std=1, generator=seeded()),
+            TypeError,
+            "got list.*from_list",
+        ),
+        (
+            lambda g: add_laplace_noise([], std=1, generator=seeded()),
+            TypeError,
+            "got list.*from_list",
+        ),
+        (lambda g: bytes_on_wire([]), TypeError, "got list.*from_list"),
     ],
 )
 def test_bad_input_is_refused(call, error, message):

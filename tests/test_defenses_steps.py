@@ -193,7 +193,7 @@ def test_dp_sgd_refuses_a_model_that_normalises_over_its_batch():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"clip_norm": 0.0}, ValueError, "max_norm"),
+        ({"clip_norm": 0.0}, ValueError, "clip_norm must be in"),
         ({"noise_multiplier": -1.0}, ValueError, "noise_multiplier"),
         ({"generator": None}, TypeError, "torch.Generator"),
         ({"expected_batch_size": 0}, ValueError, "expected_batch_size"),

@@ -447,7 +447,7 @@ class Odd(nn.Module):
     [
         ({"before": "fcc"}, r"no layer 'fcc'\. Did you mean 'fc'\?"),
         ({"after": "zzz"}, r"no layer 'zzz'\.$"),
-        ({"after": ""}, r"no layer ''\."),
+        ({"after": ""}, r"no layer ''\.$"),
         ({"before": "twice"}, "'twice' is called 2 times"),
         ({"before": "never"}, "'never' is called 0 times"),
         ({"before": "two_inputs"}, "'two_inputs' takes more than one argument"),
@@ -478,11 +478,25 @@ def test_a_place_where_none_fits_is_refused_with_the_reason(places, message):
         ((3, 32, 31), ValueError, r"images of shape \(2, 3, 32, 31\) failed \(.*give"),
         (torch.zeros(3, 32, 32), ValueError, r"example must have shape \(N, C, H, W\)"),
         (torch.zeros(1, 3, 32, 32).byte(), TypeError, "example must be floating"),
+        (torch.zeros(1, 3, 8, 8).numpy(), ValueError, r"\(C, H, W\), got ndarray\.$"),
     ],
 )
 def test_a_bad_example_is_refused_with_the_reason(example, error, message):
     with pytest.raises(error, match=message):
         with_precode(smlp(width=2), example=example)
+
+
+@pytest.mark.parametrize("place", [3, nn.Linear(2, 2), [3]])
+def test_a_place_is_a_name_not_a_layer(place):
+    with pytest.raises(
+        TypeError, match=r"after names layers, as in model\.named_modul"
+    ):
+        with_precode(smlp(width=2), after=place)
+
+
+def test_the_class_of_a_model_has_no_places():
+    with pytest.raises(TypeError, match="got the class Odd"):
+        with_precode(Odd)
 
 
 def test_a_model_without_a_linear_layer_needs_a_name():

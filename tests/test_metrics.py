@@ -405,6 +405,11 @@ def test_normalised_images_are_not_taken_for_pixels(side, convention, level):
         score(**pictures, convention=convention, normalisation=Standardise(pixels=GOOD))
 
 
+def test_the_name_of_a_convention_is_not_one():
+    with pytest.raises(TypeError, match="convention must be .* such as PAPER, got str"):
+        score(GOOD, GOOD, convention="paper")
+
+
 def test_rounding_beyond_the_unit_range_is_forgiven():
     for level in (-0.001, 1.001):
         outside = torch.full_like(GOOD, level, dtype=torch.float64)

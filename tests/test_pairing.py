@@ -79,6 +79,11 @@ def test_reorder_refuses_a_permutation_of_another_shape(shape):
         reorder(rand(4, 3, 7, 7), torch.zeros(shape, dtype=torch.int64))
 
 
+def test_reorder_refuses_a_list():
+    with pytest.raises(TypeError, match="permutation must be a torch.Tensor, got list"):
+        reorder(rand(2, 3, 7, 7), [1, 0])
+
+
 def test_victims_of_other_counts_are_not_paired():
     victims = rand(3, 2, 3, 8, 8)
     with pytest.raises(ValueError, match="same shape"):

@@ -22,7 +22,13 @@ from precode_lib.attacks.observed import (
 from precode_lib.federated import Observation
 from precode_lib.sampling import noise_from
 from precode_lib.turns import one_at_a_time
-from precode_lib.validation import check_count, check_finite, check_images
+from precode_lib.validation import (
+    check_count,
+    check_finite,
+    check_generator,
+    check_images,
+    check_tensor,
+)
 
 _CHUNK = 64  # public pictures of one forward pass
 
@@ -107,7 +113,9 @@ def expected_count_labels(
     layer = output_layer(observation, layer)
     gradient = _output_bias(observation, layer) / _step_size(observation)
     check_finite(gradient, f"the gradient of '{layer}.bias'")
-    if generator is None:  # any fixed start will do
+    if generator is not None:
+        check_generator(generator)
+    else:  # any fixed start will do
         generator = torch.Generator().manual_seed(0)
     if images is None:
         images = _noise_images(observation, num_images, generator)
@@ -130,6 +138,7 @@ def label_accuracy(found: Tensor, truth: Tensor) -> Tensor:
     Repeated labels count as often as they occur.
     """
     for name, labels in (("found", found), ("truth", truth)):
+        check_tensor(labels, name)
         if labels.dim() != 2 or labels.is_floating_point() or labels.numel() == 0:
             raise ValueError(
                 f"{name} must be integer labels (V, B), got {tuple(labels.shape)}, "

@@ -1,5 +1,6 @@
 """The way from pixels in [0, 1] to the images a model sees, and exactly back."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 
@@ -19,8 +20,8 @@ class Normalisation:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
-        object.__setattr__(self, "std", tuple(float(s) for s in self.std))
+        object.__setattr__(self, "mean", _per_channel(self.mean, "mean"))
+        object.__setattr__(self, "std", _per_channel(self.std, "std"))
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(
                 f"mean and std need one number per channel each, got {len(self.mean)} "
@@ -67,6 +68,15 @@ class Normalisation:
             )
         mean, std = values.new_tensor([self.mean, self.std])[:, :, None, None]
         return mean, std
+
+
+def _per_channel(values: Iterable[float], name: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} needs one number per channel, such as (0.5,), got {values!r}."
+        ) from error
 
 
 IDENTITY = Normalisation((0.0,), (1.0,))

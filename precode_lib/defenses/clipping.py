@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from precode_lib.gradients import Gradients, Outer, Term, squared_norm
+from precode_lib.gradients import Gradients, Outer, Term, check_gradients, squared_norm
 from precode_lib.validation import check_range
 
 
@@ -13,6 +13,7 @@ def clip(gradients: Gradients, max_norm: float) -> Gradients:
     factors. By itself it hides nothing from attacks that are blind to the length; it
     bounds what noise has to drown.
     """
+    check_gradients(gradients)
     check_range(max_norm, "max_norm", 0, open_low=True)
     # Multiplied-out squares of factored terms may round to less than nothing.
     norms = squared_norm(gradients).clamp_min(0).sqrt()

@@ -47,6 +47,7 @@ def dp_sgd_step(
         noise: where bottlenecks draw from.
     """
     check_victims(images, labels)
+    check_range(clip_norm, "clip_norm", 0, open_low=True)
     check_range(noise_multiplier, "noise_multiplier", 0)
     size = images.shape[1] if expected_batch_size is None else expected_batch_size
     check_count(size, "expected_batch_size")

@@ -5,7 +5,7 @@ from math import sqrt
 import torch
 
 from precode_lib.defenses.entries import Draw, laplace, normal, random_like
-from precode_lib.gradients import Gradients
+from precode_lib.gradients import Gradients, check_gradients
 from precode_lib.validation import check_range
 
 
@@ -47,6 +47,7 @@ def add_laplace_noise(
 def _add(
     gradients: Gradients, scale: float, draw: Draw, generator: torch.Generator
 ) -> Gradients:
+    check_gradients(gradients)
     terms = gradients.dense()
     noise = random_like(terms, draw, generator)
     return Gradients({name: term + scale * noise[name] for name, term in terms.items()})

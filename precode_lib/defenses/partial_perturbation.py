@@ -15,7 +15,7 @@ from precode_lib.bottleneck import Bottleneck
 from precode_lib.defenses.combinators import Defense, only
 from precode_lib.defenses.noise import add_noise
 from precode_lib.sampling import noise_from
-from precode_lib.validation import check_images, check_range
+from precode_lib.validation import check_generator, check_images, check_range
 
 
 def ppp(
@@ -33,6 +33,7 @@ def ppp(
         generator: draws the noise.
     """
     check_range(std, "std", 0)
+    check_generator(generator)
     noisy = partial(add_noise, std=std, generator=generator)
     return only(noisy, *before_bottleneck(model, images))
 

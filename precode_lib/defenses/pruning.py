@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from precode_lib.defenses.entries import rows
-from precode_lib.gradients import Gradients
+from precode_lib.gradients import Gradients, check_gradients
 from precode_lib.validation import check_range
 
 
@@ -20,6 +20,7 @@ def prune(gradients: Gradients, ratio: float) -> Gradients:
     Args:
         ratio: the share to drop, in [0, 1).
     """
+    check_gradients(gradients)
     _check_ratio(ratio)
     return gradients.dense().map(
         lambda term: _drop_smallest(rows(term), ratio).view(term.shape)
@@ -32,6 +33,7 @@ def prune_globally(gradients: Gradients, ratio: float) -> Gradients:
     Parameters with small gradients may vanish altogether. Otherwise as `prune`; of
     equal entries those of earlier parameters stay.
     """
+    check_gradients(gradients)
     _check_ratio(ratio)
     terms = gradients.dense()
     flat = [rows(term) for term in terms.values()]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from precode_lib.defenses.entries import random_like, rows, uniform
-from precode_lib.gradients import Gradients
+from precode_lib.gradients import Gradients, check_gradients
 from precode_lib.validation import check_count, check_range
 
 
@@ -18,6 +18,7 @@ def round_to(gradients: Gradients, dtype: torch.dtype = torch.float16) -> Gradie
     Entries beyond its range become its largest number: in float16 ±65504, while those
     under 3e-8 become 0. bfloat16 keeps the range and less precision.
     """
+    check_gradients(gradients)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(
             "dtype must be a floating point type such as torch.float16 or "
@@ -54,6 +55,7 @@ def quantise(
             (but for affine grids within half a step of their ends); None rounds to
             the nearest, ties to even.
     """
+    check_gradients(gradients)
     check_count(bits, "bits", 2 if symmetric else 1)
     check_range(bits, "bits", 1, 16, hint="round_to keeps more.")
     terms = gradients.dense()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from precode_lib.defenses.entries import rows
-from precode_lib.gradients import Gradients
-from precode_lib.validation import check_count, check_range
+from precode_lib.gradients import Gradients, check_gradients
+from precode_lib.validation import check_count, check_function, check_range
 
 Encoding = Callable[[Tensor], Tensor]
 
@@ -57,11 +57,8 @@ def bytes_on_wire(gradients: Gradients, encoding: Encoding = as_floats) -> Tenso
     Without an encoding, dense 32 bit floats. Bind options by partial, as in
     `bytes_on_wire(gradients, partial(as_steps, bits=4))`.
     """
-    if not callable(encoding):
-        raise TypeError(
-            "encoding must be a function such as as_floats, got "
-            f"{type(encoding).__name__}."
-        )
+    check_gradients(gradients)
+    check_function(encoding, "encoding", "as_floats")
     terms = gradients.dense().values()
     return torch.stack([encoding(rows(term)) for term in terms]).sum(0)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..validation import check_tensor
 from .measures import check_alike, check_same_shape, mse
 
 
@@ -34,6 +35,7 @@ def pair(
 
 def reorder(recovered: Tensor, permutation: Tensor) -> Tensor:
     """Put recovered pictures in the order `pair` found, each victim's by itself."""
+    check_tensor(permutation, "permutation")
     if recovered.shape[:-3] != permutation.shape:
         raise ValueError(
             f"expected one index per picture, {tuple(recovered.shape[:-3])}, "

@@ -105,6 +105,9 @@ def score(
     an attack without a box left outside [0, 1] before you show or score it.
     """
     check_alike(originals, recovered)
+    if not isinstance(convention, Convention):
+        kind = type(convention).__name__
+        raise TypeError(f"convention must be one such as PAPER, got {kind}.")
     _check_unit_range(originals, "originals")
     _check_unit_range(recovered, "recovered")
     # On the CPU: some accelerators have no float64, and N pictures are little work.
@@ -134,5 +137,6 @@ def _check_unit_range(pixels: Tensor, name: str) -> None:
     if low < -PIXEL_TOLERANCE or high > 1 + PIXEL_TOLERANCE:
         raise ValueError(
             f"{name} must be pixels in [0, 1], got [{low:.3g}, {high:.3g}]: probably "
-            "normalised images; denormalise first (and clamp an unboxed attack's)."
+            "normalised images; denormalise first (and clamp an unboxed attack's), or "
+            "divide 8-bit levels by 255."
         )

@@ -393,6 +393,8 @@ def test_pictures_of_another_kind_are_refused():
         expected_count_labels(seen, images=torch.zeros(2, 3, 5, 5))
     with pytest.raises(ValueError, match=r"images must have shape \(N, C, H, W\)"):
         expected_count_labels(seen, images=torch.zeros(3, 6, 6))
+    with pytest.raises(TypeError, match="generator must be a torch.Generator, got int"):
+        expected_count_labels(seen, generator=0)
     with pytest.raises(ValueError, match="num_images must be at least 1"):
         expected_count_labels(seen, num_images=0)
 
@@ -421,3 +423,5 @@ def test_accuracy_refuses_what_are_no_labels():
         label_accuracy(good, good.float())
     with pytest.raises(ValueError, match="must agree"):
         label_accuracy(good, good[:, :2])
+    with pytest.raises(TypeError, match="truth must be a torch.Tensor, got list"):
+        label_accuracy(good, good.tolist())

@@ -118,6 +118,12 @@ def test_impossible_statistics_are_refused(mean, std, message):
         Normalisation(mean, std)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.25), ((0.5,), 0.25), ("a", "b")])
+def test_statistics_that_are_no_sequence_of_numbers_are_refused(mean, std):
+    with pytest.raises(TypeError, match=r"one number per channel, such as \(0\.5,\)"):
+        Normalisation(mean, std)
+
+
 def test_8_bit_levels_are_refused_with_the_way_out():
     with pytest.raises(TypeError, match="divide 8-bit values by 255"):
         CIFAR10.normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
