@@ -15,6 +15,7 @@ from precode_lib.gradients import Outer, Term, dense
 from precode_lib.validation import check_count, check_finite, check_range
 
 _ITERATIONS = 30  # of the subspace iteration; noiseless gradients need one
+_UNREADABLE = 1e-3  # rounding in a quotient, from which on strangers meet by chance
 
 
 @dataclass(frozen=True)
@@ -116,26 +117,44 @@ def isolated_inputs(
         min_units: how many units have to agree; by default 2, but 3 for two pictures,
             whose mixtures lie on one line, where strangers meet by chance.
         tolerance: how far they may differ, relative to the picture's norm; by default
-            for rounding errors of the gradient's dtype.
+            as far as rounding moves them: little in a gradient, more in an update,
+            which is a small difference of weights.
     """
     names = first_linear(observation, layer)
     if min_units is not None:
         check_count(min_units, "min_units", 2)
     bias = dense(observation.shared[names.bias])
-    if tolerance is None:
-        tolerance = 64 * torch.finfo(bias.dtype).eps
-    check_range(tolerance, "tolerance", 0, open_low=True)
+    if tolerance is not None:
+        check_range(tolerance, "tolerance", 0, open_low=True)
+    room = _room(observation, names.bias, bias, tolerance)
     found = span(observation, layer=layer)
     coordinates = _coordinates(observation.shared[names.weight], found.basis)
     results = []
     for v, rank in enumerate(found.rank.tolist()):
         least = min_units or (3 if rank == 2 else 2)
-        centres, counts = _clusters(coordinates[v], bias[v], least, tolerance)
+        centres, counts = _clusters(coordinates[v], bias[v], room[v], least)
         images = (centres.to(bias) @ found.basis[v]).view(-1, *observation.image_shape)
         kept = _in_box(images, observation.normalisation).nonzero().flatten()
         kept = kept[: observation.num_examples]
         results.append(IsolatedInputs(images[kept], counts.to(bias.device)[kept]))
     return results
+
+
+def _room(
+    observation: Observation, name: str, bias: Tensor, tolerance: float | None
+) -> Tensor:
+    """How far rounding may move each unit's quotient, relative to its norm: (V, M).
+
+    NaN, which agrees with nothing, for a unit that is all rounding.
+    """
+    eps = torch.finfo(bias.dtype).eps
+    room = torch.full_like(bias, 32 * eps if tolerance is None else tolerance / 2)
+    if tolerance is not None or observation.local is None:
+        return room
+    # Weights are rounded to their own size, so the error of a small update is large.
+    weights = observation.model.get_parameter(name).detach().to(bias)
+    rounding = eps * weights.abs() / bias.abs()
+    return room + rounding.where(rounding < _UNREADABLE, torch.nan)
 
 
 def _factors(term: Term, rank: int) -> tuple[Tensor, Tensor]:
@@ -159,20 +178,21 @@ def _coordinates(term: Term, basis: Tensor) -> Tensor:
 
 
 def _clusters(
-    rows: Tensor, bias: Tensor, min_units: int, tolerance: float
+    rows: Tensor, bias: Tensor, room: Tensor, min_units: int
 ) -> tuple[Tensor, Tensor]:
     """Points on which several units agree: centres (N, R) and counts (N,), on the CPU.
 
     The largest cluster first. Float64, for differences of close points cancel.
     """
-    rows, bias = rows.cpu().double(), bias.cpu().double()
+    rows, bias, room = (each.cpu().double() for each in (rows, bias, room))
     # A unit that hardly fired divides rounding errors by next to nothing.
     loud = bias.abs() > 1e-3 * bias.abs().max()
-    rows, bias = rows[loud], bias[loud]
+    rows, bias, room = rows[loud], bias[loud], room[loud]
     points = rows / bias.unsqueeze(1)
     norms = points.norm(dim=1)
     away = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    agree = away <= tolerance * torch.minimum(norms, norms.unsqueeze(1))
+    together = room + room.unsqueeze(1)
+    agree = away <= together * torch.minimum(norms, norms.unsqueeze(1))
     centres, counts = [], []
     while len(agree) and int((sizes := agree.sum(1)).max()) >= min_units:
         members = agree[sizes.argmax()].clone()

@@ -280,6 +280,21 @@ def test_isolated_pictures_survive_local_steps():
         assert nearest(found, own).max() < 1e-6
 
 
+def test_an_update_shows_each_picture_once_and_nearly_all_that_a_gradient_shows():
+    # In single precision a small difference of weights is rounded as the weights are.
+    model = net(width=256).float()
+    images, labels = victims(batch=5, count=8)
+    pair = images.float(), labels
+    step = LocalTraining(steps=1, lr=0.02)
+    updates = isolated_inputs(seen_of(model, pair, local=step))
+    for found, own in zip(updates, pair[0], strict=True):
+        deviations = (found.images[:, None] - own).abs().amax((2, 3, 4))
+        assert len(set(deviations.argmin(1).tolist())) == len(found)
+        assert nearest(found, own).max() < 1e-2
+    gradients = isolated_inputs(seen_of(model, pair))
+    assert sum(map(len, updates)) >= 0.9 * sum(map(len, gradients))
+
+
 # --- up to a factor -----------------------------------------------------------------
 
 

@@ -125,8 +125,9 @@ def test_the_right_crowds_are_accepted():
         (4, 16, "asked is where all are"),
         (6, 16, "one further"),
         (16, 16, "begins earlier"),
-        (8, 12, "some are hidden"),
-        (8, 8, "first layer to 1024"),
+        (8, 12, "one further"),
+        (8, 8, "some are hidden"),
+        (8, 4, "first layer to 1024"),
     ],
 )
 def test_a_wrong_crowd_is_told_where_to_go(narrow, wide, hint):
