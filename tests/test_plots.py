@@ -110,6 +110,19 @@ def test_pictures_are_labelled_captioned_and_escaped():
     assert repr(figure) == "<figure: a<b: SSIM 0.97>"
 
 
+def test_a_figure_can_be_a_table_of_so_many_pictures_across():
+    panels = [Panel("x", torch.rand(1, 2, 2))] * 8
+    loose = show_pictures(panels, caption="c", width=9).html
+    assert '<div class="precode-panels" style="--size:9rem">' in loose
+    table = show_pictures(panels, caption="c", width=9, across=4).html
+    opening = (
+        '<div class="precode-panels precode-across" style="--size:9rem;--across:4">'
+    )
+    assert opening in table
+    with pytest.raises(ValueError, match="across must be at least 1"):
+        show_pictures(panels, caption="c", across=0)
+
+
 def test_no_panels_is_an_error():
     with pytest.raises(ValueError, match="at least one"):
         show_pictures([], caption="c")

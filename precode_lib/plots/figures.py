@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from precode_lib.validation import check_count
+
 ASSETS = Path(__file__).parents[1] / "assets"
 
 # role: (on light, on dark). Blue, vermilion and green stay apart for colour-blind
@@ -80,17 +82,26 @@ class HtmlFigure:
 
 
 def show_pictures(
-    panels: Sequence[Panel], *, caption: str, width: float = 11
+    panels: Sequence[Panel],
+    *,
+    caption: str,
+    width: float = 11,
+    across: int | None = None,
 ) -> HtmlFigure:
     """Show pictures side by side on one scale, each `width` rem wide where it fits.
 
     The caption states the finding. Each picture's text alternative is its label with
-    its values.
+    its values. With `across`, each row has that many on every screen, so that what
+    stands below each other can be compared.
     """
     if not panels:
         raise ValueError("show_pictures needs at least one panel, got none.")
+    style, table = f"--size:{width:g}rem", ""
+    if across is not None:
+        check_count(across, "across")
+        style, table = f"{style};--across:{across}", " precode-across"
     shown = "".join(panel_html(panel, img_html(panel)) for panel in panels)
-    body = f'<div class="precode-panels" style="--size:{width:g}rem">{shown}</div>'
+    body = f'<div class="precode-panels{table}" style="{style}">{shown}</div>'
     labels = ", ".join(describe(panel) for panel in panels)
     return HtmlFigure(figure_html(body, caption=caption), labels)
 

@@ -1,0 +1,52 @@
+"""How pictures stand beside each other in a browser, with the theme's styles."""
+
+import pytest
+import torch
+from book_site import ROOT
+
+from precode_lib.plots import Panel, figure_html, show_pictures
+from precode_lib.widgets.figure import panels_html
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+# Left edge, top edge and width of each picture.
+BOXES = """() => [...document.querySelectorAll('.precode-picture')].map(picture => {
+  const box = picture.getBoundingClientRect();
+  return [box.left, box.top, box.width].map(Math.round);
+})"""
+
+
+def panels(count):
+    roles = ["original", "leaked"] * (count // 2)
+    return [Panel("photograph", torch.rand(3, 4, 4), role) for role in roles]
+
+
+@pytest.fixture
+def boxes(browser, tmp_path):
+    """Where a figure's pictures are, on a window of a given width."""
+
+    def measured(body, width):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        theme = (ROOT / "book" / "_static" / "theme.css").read_text(encoding="utf-8")
+        page.set_content(f"<style>{theme}</style><main>{body}</main>")
+        found = page.evaluate(BOXES)
+        page.close()
+        return found
+
+    return measured
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_table_of_pictures_keeps_its_columns_on_every_screen(boxes, width):
+    figure = show_pictures(panels(12), caption="c", width=10, across=4)
+    found = boxes(figure.html, width)
+    assert len({left for left, _, _ in found}) == 4
+    assert len({top for _, top, _ in found}) == 3
+    assert len({size for _, _, size in found}) == 1
+
+
+def test_pairs_of_pictures_fill_a_phone(boxes):
+    picture = '<img class="precode-picture" alt="">'
+    pairs = panels_html(panels(6), lambda panel, _: picture, range(6))
+    found = boxes(figure_html(pairs, caption="c"), 390)
+    assert min(size for _, _, size in found) > 390 / 3
