@@ -45,6 +45,13 @@ def test_a_table_of_pictures_keeps_its_columns_on_every_screen(boxes, width):
     assert len({size for _, _, size in found}) == 1
 
 
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_pictures_that_wrap_are_of_one_size(boxes, width):
+    found = boxes(show_pictures(panels(6), caption="c", width=14).html, width)
+    sizes = [size for _, _, size in found]
+    assert max(sizes) - min(sizes) <= 1
+
+
 def test_pairs_of_pictures_fill_a_phone(boxes):
     picture = '<img class="precode-picture" alt="">'
     pairs = panels_html(panels(6), lambda panel, _: picture, range(6))
