@@ -12,6 +12,7 @@ lists all decks.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,8 @@ from book_map import link
 from docutils import nodes
 from execution import open_cache
 from nbconvert.exporters import SlidesExporter
+from pybtex.database import Entry, parse_file
+from pybtex.richtext import Text
 from sphinx.util.docutils import SphinxDirective
 
 FOLDER = "slides"
@@ -50,20 +53,29 @@ def has_slides(notebook: dict) -> bool:
     return any("slide" in cell["metadata"] for cell in notebook["cells"])
 
 
-def deck(notebook: dict) -> nbformat.NotebookNode:
-    """An executed chapter as the notebook that nbconvert makes slides of."""
+def deck(
+    notebook: dict, number: str = "", works: Mapping[str, tuple] | None = None
+) -> nbformat.NotebookNode:
+    """An executed chapter as the notebook that nbconvert makes slides of.
+
+    Args:
+        number: of the chapter.
+        works: who wrote each work that is cited, and when, by its key.
+    """
     formulas = {
         found["name"]: found["tex"]
         for cell in notebook["cells"]
         for found in _FORMULA.finditer(cell["source"])
     }
+    numbers = {name: f"{number}.{i}" for i, name in enumerate(formulas, 1)}
     cells: list = []
     for cell in notebook["cells"]:
         text = cell["metadata"].get("slide")
         if text is not None:
             cells += _slide(_with_formulas(text, formulas), cell)
         if cells and cell["cell_type"] == "markdown":
-            cells.append(_cell(_plain(cell["source"]), "notes"))
+            notes = _plain(cell["source"], numbers, works or {})
+            cells.append(_cell(notes, "notes"))
     return nbformat.v4.new_notebook(cells=cells)
 
 
@@ -91,16 +103,41 @@ def _with_formulas(text: str, formulas: dict[str, str]) -> str:
     return re.sub(r"^\{(eq-[\w-]+)\}$", formula, text, flags=re.MULTILINE)
 
 
-def _plain(text: str) -> str:
+def _plain(
+    text: str, numbers: Mapping[str, str], works: Mapping[str, tuple]
+) -> str:
     """The chapter's Markdown without what only the book understands."""
+
+    def word(found: re.Match) -> str:
+        role, text = found["role"], found["text"]
+        if role == "eq":
+            return f"({numbers[text]})"
+        if not role.startswith("cite"):
+            return text
+        cited = [works[key.strip()] for key in text.split(",")]
+        if role == "cite:t":
+            return " and ".join(f"{who} ({year})" for who, year in cited)
+        return f"({'; '.join(f'{who}, {year}' for who, year in cited)})"
+
     text = _FORMULA.sub(r"$$\n\g<tex>\n$$", text)
     text = _OPTION.sub("", _FENCE.sub("", text))
-    text = _ROLE.sub(lambda found: _word(found["role"], found["text"]), text)
-    return _LINK.sub(r"\1", text)
+    return _LINK.sub(r"\1", _ROLE.sub(word, text))
 
 
-def _word(role: str, text: str) -> str:
-    return f"({text})" if role in ("eq", "cite", "cite:t") else text
+def works_in(file: Path) -> dict[str, tuple[str, str]]:
+    """Who wrote each work of a bibliography, as texts name them, and when."""
+    entries = parse_file(str(file)).entries
+    return {key: (_who(e), e.fields["year"]) for key, e in entries.items()}
+
+
+def _who(entry: Entry) -> str:
+    names = [
+        str(
+            Text.from_latex(" ".join(person.prelast_names + person.last_names))
+        )
+        for person in entry.persons["author"]
+    ]
+    return f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
 
 
 def chapters(env) -> list[str]:
@@ -133,9 +170,13 @@ def write_decks(app, exception) -> None:
         return
     site = Path(app.outdir)
     (site / FOLDER).mkdir(exist_ok=True)
+    works: dict[str, tuple] = {}
+    for file in app.config.bibtex_bibfiles:
+        works |= works_in(Path(app.srcdir) / file)
     for document in chapters(app.env):
         notebook = _executed(app, app.env.doc2path(document))
-        page = render(notebook, document, _names(app.env, document))
+        names = _names(app.env, document)
+        page = render(notebook, document, names, works)
         (site / address(document)).write_text(page, encoding="utf-8")
 
 
@@ -150,13 +191,19 @@ def _executed(app, path: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def render(notebook: dict, document: str, names: dict[str, str]) -> str:
+def render(
+    notebook: dict,
+    document: str,
+    names: dict[str, str],
+    works: Mapping[str, tuple] | None = None,
+) -> str:
     """The page of a chapter's deck."""
     exporter = SlidesExporter(
         template_file=str(TEMPLATE), exclude_anchor_links=True
     )
     resources = {"chapter": f"../{document}.html", **names}
-    page, _ = exporter.from_notebook_node(deck(notebook), resources)
+    shown = deck(notebook, names["number"], works)
+    page, _ = exporter.from_notebook_node(shown, resources)
     return page
 
 

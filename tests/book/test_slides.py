@@ -84,12 +84,24 @@ def test_a_formula_that_is_not_there_is_named(slides):
 def test_notes_are_prose_without_the_books_own_markup(slides):
     text = (
         "```{admonition} Predict first\n:class: predict\nWhich?\n```\n"
-        "See [there](x.md), {eq}`eq-one`, {term}`client` and {cite:t}`ada1843`."
+        "See [there](x.md), {eq}`eq-one`, {term}`client` and {cite:t}`ada1843`; "
+        "it is old {cite}`ada1843,bea1901`."
     )
-    made = slides.deck(chapter((text, "## A")))
+    works = {"ada1843": ("Ada", "1843"), "bea1901": ("Bea et al.", "1901")}
+    made = slides.deck(chapter((text, "## A"), (FORMULA, None)), "3", works)
     assert made.cells[1].source == (
-        "Which?\nSee there, (eq-one), client and (ada1843)."
+        "Which?\nSee there, (3.1), client and Ada (1843); "
+        "it is old (Ada, 1843; Bea et al., 1901)."
     )
+
+
+def test_works_are_named_as_in_the_text_of_a_page(slides):
+    works = slides.works_in(ROOT / "book" / "references.bib")
+    assert works["zhu2019dlg"] == ("Zhu et al.", "2019")
+    assert works["kingma2014auto"] == ("Kingma and Welling", "2014")
+    assert works["fan2022nra"] == ("ChellyFan", "2022")
+    assert works["taboada2022re"] == ("Taboada Warmerdam et al.", "2022")
+    assert works["balunovic2022bayesian"][0] == "Balunović et al."
 
 
 def test_a_deck_loads_nothing_but_the_sites_own_files(slides):
