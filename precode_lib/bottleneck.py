@@ -76,7 +76,7 @@ class VariationalBottleneck(Bottleneck):
 
     Args:
         num_features: how many numbers an example has at this place.
-        k: size of the code, K in the paper.
+        k: size of the code, K in the authors' program.
         beta: weight of the KL, in nats; see BITS_BETA for the authors' unit.
         generator: draws the initial weights; without it torch's global RNG does.
     """

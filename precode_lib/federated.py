@@ -117,7 +117,7 @@ class Observation:
 
     @property
     def num_victims(self) -> int:
-        """V."""
+        """How many victims: V."""
         return self.shared.num_victims
 
     def take(self, victims: Tensor | slice) -> "Observation":

@@ -42,9 +42,16 @@ def fields_only(app, what, name, obj, options, signature, returns):
     return f"({', '.join(names)})", None
 
 
+def no_aliases(app, what, name, obj, skip, options):
+    """Leave out a named tuple's fields: Python says only their numbers."""
+    text = getattr(obj, "__doc__", None) or ""
+    return True if text.startswith("Alias for field number") else None
+
+
 def setup(app):
     """Register the hooks; napoleon's own has priority 500."""
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
     app.connect("autodoc-process-signature", fields_only)
+    app.connect("autodoc-skip-member", no_aliases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -92,7 +92,7 @@ def plot_strips(
     xlabel: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """One line per name, from the top, with a faint dot for every value on it.
+    """One line per name, from the top, with a faint mark for every value on it.
 
     Args:
         values: name of a line -> the role whose colour it has, and its values.

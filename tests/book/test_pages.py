@@ -1,5 +1,6 @@
 """Every page of the built book, in a real browser with the network cut."""
 
+import json
 import re
 import zlib
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from importlib.resources import files
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from book_site import documents
+from book_site import ROOT, documents
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -227,16 +228,50 @@ def test_every_link_within_the_book_leads_somewhere(site):
     assert broken == []
 
 
+def documented(site) -> set[str]:
+    """The full names that the pages of the library explain."""
+    compressed = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    inventory = zlib.decompress(compressed).decode()
+    return set(re.findall(r"^(\S+) py:", inventory, flags=re.MULTILINE))
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_library_pages_have_every_public_name(site, room):
     module = import_module(f"precode_lib.{room}")
-    compressed = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
-    inventory = zlib.decompress(compressed).decode()
-    documented = set(re.findall(r"^(\S+) py:", inventory, flags=re.MULTILINE))
     public = getattr(module, "__all__", None) or [
         name
         for name, value in vars(module).items()
         if getattr(value, "__module__", None) == module.__name__ and name[0] != "_"
     ]
-    missing = [n for n in public if f"precode_lib.{room}.{n}" not in documented]
+    names = documented(site)
+    missing = [n for n in public if f"precode_lib.{room}.{n}" not in names]
     assert missing == [], "add them to a page in book/api/"
+
+
+def imported(document: str) -> list[str]:
+    """What a chapter or an exercise imports from the library, modules left out."""
+    path = ROOT / f"{document}.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    cells = notebook.get("cells", [])
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    found = re.findall(r"^from (precode_lib\S*) import (\([^)]*\)|.*)$", code, re.M)
+    return [
+        name
+        for room, names in found
+        for name in re.findall(r"\w+", names)
+        if not room.startswith("precode_lib.checks.") and " as " not in names
+    ]
+
+
+def test_every_name_that_a_chapter_imports_can_be_looked_up(site):
+    known = {name.rpartition(".")[2] for name in documented(site)}
+    names = {name for document in documents() for name in imported(document)}
+    assert len(names) > 50
+    assert sorted(names - known) == [], "add them to a page in book/api/"
+
+
+def test_the_library_pages_do_not_number_the_fields_of_a_tuple(site):
+    pages = list((site / "book/api").glob("*.html"))
+    assert len(pages) > 5
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    assert not any("Alias for field number" in text for text in texts)
