@@ -5,6 +5,7 @@ import torch
 from book_site import ROOT
 
 from precode_lib.plots import Panel, figure_html, show_pictures
+from precode_lib.widgets import Axis, SliderFigure
 from precode_lib.widgets.figure import panels_html
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -13,6 +14,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 BOXES = """() => [...document.querySelectorAll('.precode-picture')].map(picture => {
   const box = picture.getBoundingClientRect();
   return [box.left, box.top, box.width].map(Math.round);
+})"""
+
+# Whether the names of controls lie on what stands beside or below them.
+OVERLAPS = """() => [...document.querySelectorAll('.precode-control')].map(control => {
+  const [name, other] = control.children;
+  const text = document.createRange();
+  text.selectNodeContents(name);
+  const a = text.getBoundingClientRect(), b = other.getBoundingClientRect();
+  return a.right > b.left && b.right > a.left && a.bottom > b.top && b.bottom > a.top;
 })"""
 
 
@@ -57,3 +67,18 @@ def test_pairs_of_pictures_fill_a_phone(boxes):
     pairs = panels_html(panels(6), lambda panel, _: picture, range(6))
     found = boxes(figure_html(pairs, caption="c"), 390)
     assert min(size for _, _, size in found) > 390 / 3
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_name_of_a_control_does_not_lie_under_its_value(browser, width):
+    long = "search, layers behind the noise left out"
+    axes = [
+        Axis("a", ["x", long], "The attacker", choice=True, text="{}"),
+        Axis("b", [long, long + "!"], "PRECODE stands", text="{}"),
+    ]
+    figure = SliderFigure([panels(2)] * 4, axes, question="q", caption="c")
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.set_content(figure._repr_html_())
+    assert page.evaluate(OVERLAPS) == [False, False]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
