@@ -16,7 +16,7 @@ from precode_lib.gradients import Gradients, cosine_similarity
 from precode_lib.models import smlp
 
 from .exercise import exercise
-from .expectations import expect_close, expect_number
+from .expectations import expect_close, expect_number, expect_repeatable
 from .texts import open_question
 
 SHIFTS = [0, 1, 2, 3, 4, 5, 6]
@@ -101,7 +101,7 @@ def sample(learner, generator):
                 "way, or let PyTorch.": mean + (1 + raw.exp()).log() * epsilon
             } | mistakes
         expect_close(
-            learner(encoded, epsilon),
+            expect_repeatable(learner, encoded, epsilon),
             mean + std * epsilon,
             what="the sample",
             given={"encoded": encoded, "epsilon": epsilon},
@@ -140,6 +140,13 @@ def kl(learner, generator):
                 "these are sums over the pictures; sum over the entries.": entries.sum(
                     0
                 ),
+                "the logarithm counts twice: minus 2 ln s.": (
+                    right + s.log().sum(1) / 2
+                ),
+                "the 1 is subtracted once for each entry, inside the sum.": (
+                    right + (k - 1) / 2
+                ),
+                "this is the negative of the KL.": -right,
                 "the logarithm has the other sign.": right + 2 * s.log().sum(1),
                 "the two distributions are swapped: the code's comes first.": (
                     _divergence(mu, s, swapped=True).sum(1)

@@ -5,7 +5,7 @@ mistakes are given as the values they lead to; one that is met is answered by na
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,17 @@ def expect(condition: bool, message: str, *, hint: str) -> None:
     """Refuse with the message and where to look, unless the condition holds."""
     if not condition:
         raise NotSolved(f"{message}\nWhere to look: {hint}")
+
+
+def expect_repeatable(learner: Callable, *inputs: Any) -> Any:
+    """The answer to these inputs, of a function that uses no noise of its own."""
+    came, again = learner(*inputs), learner(*inputs)
+    if isinstance(came, Tensor) and isinstance(again, Tensor):
+        # NaN is no noise: it is a typical mistake, for others to name.
+        same = torch.equal(came.nan_to_num(), again.nan_to_num())
+        hint = "use the noise that came, and draw none of your own."
+        expect(same, "not right yet. The same inputs gave two results.", hint=hint)
+    return came
 
 
 def expect_close(

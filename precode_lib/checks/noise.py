@@ -11,7 +11,7 @@ from precode_lib.federated import observe
 from precode_lib.models import smlp
 
 from .exercise import exercise
-from .expectations import expect_close, expect_number
+from .expectations import expect_close, expect_number, expect_repeatable
 from .texts import open_question
 
 SIGMAS = [0.01, 0.02, 0.04, 0.08]
@@ -133,7 +133,7 @@ def private_mean(learner, generator):
         spread = multiplier * limit * noise
         mean = gradients.mean(0)
         expect_close(
-            learner(gradients, limit, multiplier, noise),
+            expect_repeatable(learner, gradients, limit, multiplier, noise),
             (total + spread) / size,
             what="what is shared",
             given={

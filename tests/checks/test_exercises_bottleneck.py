@@ -60,6 +60,7 @@ def spread(encoded):
             "leaves single precision at r = 89",
         ),
         (lambda e, n: halves(e)[0] - spread(e) * n, "two halves"),
+        (lambda e, n: torch.normal(halves(e)[0], spread(e)), "none of your own"),
         (lambda e, n: e, "should be a tensor of shape"),
     ],
 )
@@ -84,11 +85,14 @@ def entries(mu, s):
         (lambda mu, s: entries(mu, s), "one number per entry"),
         (lambda mu, s: entries(mu, s).sum(0), "sums over the pictures"),
         (lambda mu, s: (entries(mu, s) + 2 * s.log()).sum(1), "other sign"),
+        (lambda mu, s: (entries(mu, s) + s.log() / 2).sum(1), "counts twice"),
+        (lambda mu, s: (entries(mu, s) + 0.5).sum(1) - 0.5, "once for each entry"),
+        (lambda mu, s: -entries(mu, s).sum(1), "the negative"),
         (
             lambda mu, s: ((1 + mu**2) / s**2 + 2 * s.log() - 1).sum(1) / 2,
             "swapped",
         ),
-        (lambda mu, s: -entries(mu, s).sum(1), "entry by entry"),
+        (lambda mu, s: entries(mu, s).sum(1).sqrt(), "entry by entry"),
     ],
 )
 def test_a_wrong_price_is_told_what_it_measures(learner, hint):

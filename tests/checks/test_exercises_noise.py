@@ -3,6 +3,7 @@
 from math import log
 
 import pytest
+import torch
 from marking import assert_refused, assert_right
 
 from precode_lib.checks import noise as check
@@ -89,6 +90,10 @@ def private_mean(g, limit, multiplier, noise):
         ),
         (lambda g, c, m, n: (g.sum(0) + m * c * n) / len(g), "nothing was clipped"),
         (lambda g, c, m, n: 0 * n, "first clip each row"),
+        (
+            lambda g, c, m, n: private_mean(g, c, m, torch.randn_like(n)),
+            "none of your own",
+        ),
     ],
 )
 def test_a_wrong_private_step_is_told_what_it_misses(learner, hint):
