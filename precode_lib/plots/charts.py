@@ -72,7 +72,7 @@ def plot_dots(
             raise ValueError(
                 f"got {len(numbers)} values of {label!r} but {len(names)} names."
             )
-    ax = ax or new_axes(width=6.4, height=0.9 + 0.3 * len(names))
+    ax = ax or new_axes(width=5.6, height=0.9 + 0.3 * len(names))
     markers = zip(values.items(), "osD^v", strict=False)
     for (label, (role, numbers)), marker in markers:
         ax.plot(numbers, range(len(names)), marker, color=colour(role), label=label)
@@ -97,7 +97,7 @@ def plot_strips(
     Args:
         values: name of a line -> the role whose colour it has, and its values.
     """
-    ax = ax or new_axes(width=6.4, height=0.9 + 0.3 * len(values))
+    ax = ax or new_axes(width=5.6, height=0.9 + 0.3 * len(values))
     for line, (role, numbers) in enumerate(values.values()):
         places = [line] * len(numbers)
         shade = colour(role)

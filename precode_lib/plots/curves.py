@@ -45,7 +45,7 @@ def plot_curves(
         )
     lines = {label: _line(label, *curve, x) for label, curve in curves.items()}
     bands = _bands(spread or {}, lines)
-    ax = ax or new_axes(width=6.4, height=3.4)
+    ax = ax or new_axes(width=5.3, height=3.3)
     ax.set_xscale("log" if log[0] else "linear")
     ax.set_yscale("log" if log[1] else "linear")
     drawn = dict.fromkeys(COLOURS, 0)
