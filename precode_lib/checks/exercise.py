@@ -135,8 +135,13 @@ def _call(function: Callable, inputs: tuple) -> Any:
 
 def answered(output: Any) -> Any:
     """The output of a learner's function, unless it says that none was written."""
-    if output is None or isinstance(output, Todo):
+    if isinstance(output, Todo):
         raise unanswered()
+    if output is None:
+        raise NotSolved(
+            "your function returned None. Where to look: does every way through it end "
+            "with `return` and a value?"
+        )
     return output
 
 

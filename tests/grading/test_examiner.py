@@ -121,7 +121,7 @@ def test_the_examiner_of_a_run_is_another_process(tmp_path):
 @pytest.mark.parametrize(
     ("output", "state", "words"),
     [
-        (None, "unanswered", "not answered"),
+        (None, "wrong", "returned None"),
         (object(), "wrong", "a object is not accepted"),
         (float("nan"), "wrong", "NaN or infinity"),
         (10**4000, "raised", "could not be judged"),
