@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
 
 OK, INCOMPLETE, MISUSED, STOPPED = 0, 1, 2, 3
+_MOST_REMARKS = 20  # on a terminal; the report has all
 # What is cut off where the terminal ends is the end of the postfix. No remaining time:
 # cells differ a hundredfold, and the cost was announced.
 _BAR = "{n_fmt}/{total_fmt} cells |{bar:12}| {elapsed}{postfix}"
@@ -96,17 +97,44 @@ def _add_grade(commands) -> None:
     limits = Limits()
     grade = commands.add_parser("grade", help="mark a folder of hand-ins")
     grade.set_defaults(command=_grade)
-    grade.add_argument("folder", type=Path, metavar="FOLDER", help="of hand-ins")
-    grade.add_argument("--out", type=Path, help="for the marks; default FOLDER-marks")
-    grade.add_argument("--exercises", type=Path, help="folder of clean notebooks")
-    grade.add_argument("--sandbox", choices=KINDS, default="auto")
-    grade.add_argument("--jobs", type=_count, metavar="N", help="at a time")
     grade.add_argument(
-        "--timeout", type=_count, metavar="SECONDS", default=int(limits.seconds)
+        "folder", type=Path, metavar="FOLDER", help="of hand-ins: a folder per student"
     )
-    grade.add_argument("--cell-timeout", type=_count, metavar="SECONDS")
+    grade.add_argument("--out", type=Path, help="for the marks; default FOLDER-marks")
     grade.add_argument(
-        "--memory", type=_count, metavar="MB", default=limits.memory // 1_000_000
+        "--only",
+        type=_names,
+        metavar="NAMES",
+        help="only these exercises count, such as labels.by_hand,labels.any_features",
+    )
+    grade.add_argument(
+        "--exercises", type=Path, help="folder of clean notebooks; default the book's"
+    )
+    grade.add_argument(
+        "--sandbox",
+        choices=KINDS,
+        default="auto",
+        help="none: for your own notebooks",
+    )
+    grade.add_argument(
+        "--jobs", type=_count, metavar="N", help="at a time; default half of the cores"
+    )
+    grade.add_argument(
+        "--timeout",
+        type=_count,
+        metavar="SECONDS",
+        default=int(limits.seconds),
+        help="for a notebook; default %(default)s",
+    )
+    grade.add_argument(
+        "--cell-timeout", type=_count, metavar="SECONDS", help="default a third of it"
+    )
+    grade.add_argument(
+        "--memory",
+        type=_count,
+        metavar="MB",
+        default=limits.memory // 1_000_000,
+        help="for a notebook; default %(default)s",
     )
     grade.add_argument("--again", action="store_true", help="also what is marked")
     grade.add_argument("--json", action="store_true", help="rows as JSON")
@@ -116,7 +144,7 @@ def _add_grade(commands) -> None:
 def _grade(options: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
-    from precode_lib.grading import marks, room, sandbox
+    from precode_lib.grading import collecting, marks, report, room, sandbox
     from precode_lib.grading.limits import Limits
 
     third = max(1, options.timeout // 3)
@@ -132,6 +160,7 @@ def _grade(options: argparse.Namespace) -> int:
         ),
         jobs=options.jobs or room.default_jobs(),
         again=options.again,
+        only=options.only,
     )
     bar_format = _BAR.replace(" cells ", " hand-ins ")
     with tqdm(disable=options.quiet or None, bar_format=bar_format) as bar:
@@ -141,6 +170,11 @@ def _grade(options: argparse.Namespace) -> int:
             bar.set_postfix_str(hand_in.file)
 
         marked = room.grade(settings, show)
+    remarks = report.remarks(marked, collecting.without_notebook(settings.folder))
+    for sentence in remarks[:_MOST_REMARKS]:
+        print(sentence, file=sys.stderr)
+    if len(remarks) > _MOST_REMARKS:
+        print(f"{len(remarks) - _MOST_REMARKS} more: see the report.", file=sys.stderr)
     if options.json:
         print(marks.as_json(marked))
     else:
@@ -227,6 +261,16 @@ def _numbers(text: str) -> tuple[int, ...]:
             f"seeds are whole numbers with commas, such as 0,1,2; got {text!r}"
         )
     return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _names(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(","))
+    if not all("." in name for name in names):
+        raise argparse.ArgumentTypeError(
+            "notebooks and answer cells with commas are wanted, such as "
+            f"labels.by_hand,labels.any_features; got {text!r}"
+        )
+    return names
 
 
 def _count(text: str) -> int:

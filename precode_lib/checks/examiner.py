@@ -35,6 +35,7 @@ from .frames import BrokenOffError, receive, send
 from .plain import Todo
 
 CUT_SHORT = "the judgement was cut short."
+NOTHING_CAME = "your function returned nothing that can be used"
 MOST_QUESTIONS = 200  # of one notebook; honest ones ask once per exercise
 MOST_CHARACTERS = 4000  # of a message; markers write far fewer
 MOST_TEXT = 20_000  # characters of an open question's answer that are kept
@@ -147,11 +148,9 @@ class _StandIn:
             send(self.connection, {"call": self.index, "inputs": list(inputs)})
             reply = receive(self.connection, self.limits.call)
         except BrokenOffError as problem:
-            raise RaisedElsewhere(
-                f"your function returned nothing that can be used: {problem}."
-            ) from None
+            raise RaisedElsewhere(f"{NOTHING_CAME}: {problem}.") from None
         if not isinstance(reply, dict):
-            raise RaisedElsewhere("your function returned nothing that can be used.")
+            raise RaisedElsewhere(f"{NOTHING_CAME}.")
         if "output" in reply:
             return reply["output"]
         if "unplain" in reply:

@@ -6,6 +6,7 @@ from typing import Any
 from .exercise import NotSolved, unanswered
 
 FEWEST = 25  # words; two or three sentences
+HANDED_IN = "Handed in for a person to read."
 
 
 def open_question(
@@ -30,6 +31,6 @@ def open_question(
             "different enough ones are expected.\n"
             "Where to look: say what you would expect, why, and what would change it."
         )
-    remarks = [f"Handed in for a person to read. A good answer mentions {mentions}"]
+    remarks = [f"{HANDED_IN} A good answer mentions {mentions}"]
     remarks += [f"Not quite: {mistake}" for mistake in mistakes]
     return "\n".join(remarks)

@@ -9,6 +9,7 @@ that was edited, deleted or told to be skipped is as good as new.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Clean:
         title: its heading.
         exercises: in order.
         cells: its code cells' texts, in order.
+        words: its text cells, as `text_cells` gives them.
         digest: of the file.
     """
 
@@ -38,12 +40,17 @@ class Clean:
     title: str
     exercises: Sequence[Exercise]
     cells: Sequence[str]
+    words: Sequence[str]
     digest: str
 
     @property
     def names(self) -> list[str]:
         """Of the exercises, as their markers are called."""
         return [exercise.name for exercise in self.exercises]
+
+    def exercise(self, name: str) -> Exercise:
+        """The exercise with this name."""
+        return next(one for one in self.exercises if one.name == name)
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,13 @@ class Assembled:
         text: the notebook, as JSON in ASCII.
         exercise_of: of each code cell, the exercise it is for, or nothing.
         answers: by exercise, the text of the answer cell that was handed in.
+        words: text cells that were added or changed; they may hold an answer in words.
     """
 
     text: str
     exercise_of: Sequence[str]
     answers: Mapping[str, str]
+    words: Sequence[str] = ()
 
 
 def clean_notebooks(folder: Path) -> dict[str, Clean]:
@@ -72,6 +81,7 @@ def clean_notebooks(folder: Path) -> dict[str, Clean]:
             title(notebook),
             exercises(notebook),
             [text for _, text in code_cells(notebook)],
+            text_cells(notebook),
             hashlib.sha256(data).hexdigest(),
         )
     if not found:
@@ -101,20 +111,33 @@ def code_cells(notebook: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]
     """Of each code cell its mark and text, with plain ends of lines."""
     found = []
     for cell in notebook["cells"]:
-        if cell.get("cell_type") != "code":
-            continue
-        text = cell.get("source", "")
-        if isinstance(text, list) and all(isinstance(line, str) for line in text):
-            text = "".join(text)
-        if not isinstance(text, str):
-            raise NotANotebookError("it is no notebook: a cell holds no text.")
-        # Half a surrogate pair is no character, and would stop what comes after.
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff\n")
-        found.append((mark({"cell_type": "code", "source": text}), text))
+        if cell.get("cell_type") == "code":
+            text = _source(cell)
+            found.append((mark({"cell_type": "code", "source": text}), text))
     if len(found) > MOST_CELLS:
         raise NotANotebookError(f"it has more than {MOST_CELLS} code cells.")
     return found
+
+
+def text_cells(notebook: Mapping[str, Any]) -> list[str]:
+    """The texts of all cells that hold no code, without the blanks around them."""
+    found = []
+    for cell in notebook["cells"]:
+        with suppress(NotANotebookError):  # for people; none has to be right
+            if cell.get("cell_type") != "code":
+                found.append(_source(cell).strip())
+    return found
+
+
+def _source(cell: Mapping[str, Any]) -> str:
+    text = cell.get("source", "")
+    if isinstance(text, list) and all(isinstance(line, str) for line in text):
+        text = "".join(text)
+    if not isinstance(text, str):
+        raise NotANotebookError("it is no notebook: a cell holds no text.")
+    # Half a surrogate pair is no character, and would stop what comes after.
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff\n")
 
 
 def which(
@@ -165,7 +188,10 @@ def assemble(notebook: Mapping[str, Any], clean: Clean) -> Assembled:
             "`# Answer: ...`."
         )
     return Assembled(
-        _written([text for _, text in cells]), [name for name, _ in cells], answers
+        _written([text for _, text in cells]),
+        [name for name, _ in cells],
+        answers,
+        [text for text in text_cells(notebook) if text and text not in clean.words],
     )
 
 

@@ -42,13 +42,40 @@ class HandIn:
 
 
 def collect(folder: Path, clean: Mapping[str, Clean]) -> list[HandIn]:
-    """All hand-ins of a folder, in the order of their paths."""
+    """All hand-ins of a folder, in the alphabetical order of their paths."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; name the one with hand-ins.")
-    found = [_read(folder, path, clean) for path in sorted(_paths(folder))]
+    paths = sorted(_paths(folder), key=lambda path: alphabetical(str(path)))
+    found = [_read(folder, path, clean) for path in paths]
     if not found:
         raise FileNotFoundError(f"there is no .ipynb file in {folder} or below.")
     return found
+
+
+def without_notebook(folder: Path) -> list[str]:
+    """What lies in the folder and holds no notebook: perhaps students' other files."""
+    with_one = {path.relative_to(folder).parts[0] for path in _paths(folder)}
+    entries = [
+        entry
+        for entry in folder.iterdir()
+        if entry.name not in with_one | _PASSED_OVER and not entry.name.startswith(".")
+    ]
+    return sorted(map(_content_in_words, entries), key=alphabetical)
+
+
+def _content_in_words(entry: Path) -> str:
+    if entry.is_symlink() or not entry.is_dir():
+        return printable(entry.name)
+    files = (Path(place, name) for place, _, names in os.walk(entry) for name in names)
+    first = next(files, None)
+    inside = f"with {first.relative_to(entry)}" if first else "empty"
+    return printable(f"{entry.name} ({inside})")
+
+
+def alphabetical(text: str) -> tuple[str, str]:
+    """A key to sort by as people do: neither capitals nor accents come first."""
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(c for c in letters if not unicodedata.combining(c)), text
 
 
 def _paths(folder: Path) -> Iterator[Path]:

@@ -7,15 +7,18 @@ Whatever comes from a hand-in is text here, never markup: all of it goes through
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
+from precode_lib.checks.texts import HANDED_IN
+
+from .assembly import Clean
 from .collecting import printable
-from .marks import STATES, Marked, counted, solved
+from .marks import ELSEWHERE, STATES, Marked, Row, counted, solved
 
 _MEANING = {
     "right": "solved",
-    "unanswered": "TODO is still there",
+    "unanswered": "not answered",
     "wrong": "not right",
     "raised": "the code stopped with an error",
     "missing": "no answer cell",
@@ -33,22 +36,25 @@ caption { text-align: start; font-weight: 600; padding-block: .5rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align: start;
   vertical-align: top; }
 .right { color: var(--right); } .not { color: var(--not); }
+.right, .not { display: inline-block; min-width: 1em; text-align: center; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; margin: 0;
   max-width: 45rem; }
 blockquote { border-inline-start: 3px solid var(--line); margin: .5rem 0;
   padding-inline-start: 1rem; }
+h2, p, li { overflow-wrap: anywhere; } small { font-weight: normal; }
 summary { cursor: pointer; padding-block: .3rem; }
 """
 
 
-def page(marked: Sequence[Marked], *, how: str, passed_over: Sequence[str] = ()) -> str:
+def page(marked: Sequence[Marked], *, how: str, others: Sequence[str] = ()) -> str:
     """The lecturer's page: a table of all, then each hand-in with its texts.
 
     Args:
         marked: in the order to show them.
         how: sentences on how they were run.
-        passed_over: hand-ins that do not count, because the student has a later one.
+        others: what lay beside the hand-ins, without a notebook.
     """
+    passed_over = _passed_over(marked)
     students = {one.hand_in.student for one in marked}
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     parts = [
@@ -58,12 +64,44 @@ def page(marked: Sequence[Marked], *, how: str, passed_over: Sequence[str] = ())
         f"<title>Marks</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>",
         "<h1>Marks</h1>",
         f"<p>{len(students)} students, {len(marked)} hand-ins. {_text(how)}</p>",
-        _overview(marked),
+        _remarks(remarks(marked, others)),
+        _overview(marked, passed_over),
         _legend(),
         *(_hand_in(one, number, passed_over) for number, one in enumerate(marked)),
         "</main>\n</body>\n</html>\n",
     ]
     return "\n".join(parts)
+
+
+def remarks(marked: Sequence[Marked], others: Sequence[str] = ()) -> list[str]:
+    """What a person should look at before believing the tables, a sentence each."""
+    found = []
+    for one in marked:
+        stopped = next((row for row in one.rows if row.state == "stopped"), None)
+        if stopped is not None:
+            found.append(
+                f"Stopped or unreadable: {one.hand_in.file}: {stopped.message}"
+            )
+        elsewhere = any(row.message == ELSEWHERE for row in one.rows)
+        found += [f"Text outside its answer cell: {one.hand_in.file}"] * elsewhere
+    found += [
+        f"Does not count: {file}; the same student has a later one for this notebook"
+        for file in _passed_over(marked)
+    ]
+    found += [f"No notebook: {name}" for name in others]
+    return [printable(sentence) for sentence in found]
+
+
+def _passed_over(marked: Sequence[Marked]) -> list[str]:
+    last = {one.hand_in.file for one in counted(marked)}
+    return [one.hand_in.file for one in marked if one.hand_in.file not in last]
+
+
+def _remarks(sentences: Sequence[str]) -> str:
+    if not sentences:
+        return ""
+    items = "\n".join(f"<li>{_text(one)}</li>" for one in sentences)
+    return f"<h2>To look at</h2>\n<ul>{items}</ul>"
 
 
 def _text(value: object) -> str:
@@ -72,16 +110,17 @@ def _text(value: object) -> str:
     return escape("\n".join(map(printable, lines)), quote=True)
 
 
-def _overview(marked: Sequence[Marked]) -> str:
+def _overview(marked: Sequence[Marked], passed_over: Sequence[str]) -> str:
     rows = []
     for number, one in enumerate(marked):
         right, total = solved(one)
         stem = one.hand_in.clean.stem if one.hand_in.clean else "unknown"
         signs = " ".join(_sign(row.state) for row in one.rows)
+        not_counted = "; does not count" if one.hand_in.file in passed_over else ""
         rows.append(
             f'<tr><th scope="row"><a href="#hand-in-{number}">'
             f"{_text(one.hand_in.student)}</a></th><td>{_text(stem)}</td>"
-            f"<td>{right} of {total}</td><td>{signs}</td></tr>"
+            f"<td>{right} of {total}{not_counted}</td><td>{signs}</td></tr>"
         )
     head = "".join(
         f'<th scope="col">{name}</th>'
@@ -118,7 +157,7 @@ def _hand_in(one: Marked, number: int, passed_over: Sequence[str]) -> str:
         notes.append("It spoke to the examiner as no check does: look at it.")
     if hand_in.file in passed_over:
         notes.append("Does not count: the student has a later one for this notebook.")
-    rows = "\n".join(_row(row, one.texts) for row in one.rows)
+    rows = "\n".join(_row(row, one) for row in one.rows)
     head = "".join(
         f'<th scope="col">{name}</th>' for name in ("Exercise", "State", "Message")
     )
@@ -131,16 +170,21 @@ def _hand_in(one: Marked, number: int, passed_over: Sequence[str]) -> str:
     )
 
 
-def _row(row, texts: Mapping[str, str]) -> str:
+def _row(row: Row, one: Marked) -> str:
     often = f" Asked {row.asked} times; the first counts." if row.asked > 1 else ""
     message = f"<pre>{_text(row.message)}{often}</pre>"
-    if row.exercise in texts:
+    if row.exercise in one.texts:
         message += (
             "<details open><summary>The answer, for you to read</summary>"
-            f"<blockquote><pre>{_text(texts[row.exercise])}</pre></blockquote></details>"
+            f"<blockquote><pre>{_text(one.texts[row.exercise])}</pre></blockquote>"
+            "</details>"
         )
+    clean = one.hand_in.clean
+    name = _text(row.exercise or "unknown")
+    if clean is not None:
+        name = f"{_text(_name(row, clean))}<br><small>{name}</small>"
     return (
-        f'<tr><th scope="row">{_text(row.exercise or "unknown")}</th>'
+        f'<tr><th scope="row">{name}</th>'
         f"<td>{_sign(row.state)} {row.state}</td><td>{message}</td></tr>"
     )
 
@@ -150,23 +194,52 @@ def feedback(marked: Sequence[Marked]) -> dict[str, str]:
     of_student: dict[str, list[Marked]] = {}
     for one in counted(marked):
         of_student.setdefault(one.hand_in.student, []).append(one)
-    return {
-        file_name(student): "\n".join(_feedback(one) for one in theirs)
-        for student, theirs in of_student.items()
-    }
+    texts = {}
+    for student, theirs in of_student.items():
+        greeting = f"For {printable(student)}\n"
+        texts[file_name(student)] = "\n".join([greeting, *map(_feedback, theirs)])
+    return texts
 
 
 def _feedback(one: Marked) -> str:
     clean = one.hand_in.clean
     right, total = solved(one)
     heading = clean.title if clean else one.hand_in.file
-    lines = [heading, "=" * len(heading), f"{right} of {total} solved.", ""]
-    for number, row in enumerate(one.rows, start=1):
-        name = clean.exercises[number - 1].title if clean else "Hand-in"
-        lines += [f"{number}. {printable(name)}: {_MEANING[row.state]}"]
-        lines += [f"   {printable(line)}" for line in row.message.split("\n")]
+    handed_in = any(_is_for_a_person(row, clean) for row in one.rows)
+    solved_or = "solved or handed in" if handed_in else "solved"
+    lines = [heading, "=" * len(heading), f"{right} of {total} {solved_or}.", ""]
+    for row in one.rows:
+        lines += [f"{_name(row, clean)}: {_meaning(row, clean)}"]
+        lines += [f"   {printable(line)}" for line in _words(row, clean)]
         lines += [""]
     return "\n".join(lines)
+
+
+def _name(row: Row, clean: Clean | None) -> str:
+    if clean is None:
+        return "Hand-in"
+    exercise = clean.exercise(row.exercise)
+    return f"{exercise.number}. {printable(exercise.title)}"
+
+
+def _is_for_a_person(row: Row, clean: Clean | None) -> bool:
+    is_open = clean is not None and clean.exercise(row.exercise).kind == "Open question"
+    return is_open and row.state == "right"
+
+
+def _meaning(row: Row, clean: Clean | None) -> str:
+    if _is_for_a_person(row, clean):
+        return "handed in, for a person to read"
+    return _MEANING[row.state]
+
+
+def _words(row: Row, clean: Clean | None) -> list[str]:
+    """A message's lines; of an open question not as if anybody had read the answer."""
+    message = row.message
+    if _is_for_a_person(row, clean):
+        message = message.removeprefix(f"correct. {HANDED_IN} ")
+        message = message.replace("\nNot quite: ", "\nOften misunderstood: ")
+    return message.split("\n")
 
 
 def file_name(student: str) -> str:

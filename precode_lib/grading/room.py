@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from precode_lib.data.cache import atomic_file
 
 from . import report, running, sandbox
 from .assembly import Clean, clean_notebooks
-from .collecting import HandIn, collect
+from .collecting import HandIn, collect, without_notebook
 from .limits import Limits
-from .marks import Marked, counted, mark, marks_csv, summary_csv
+from .marks import Marked, chosen, mark, marks_csv, summary_csv
 from .store import Store
 
 Progress = Callable[[int, int, HandIn], None]
@@ -33,6 +33,7 @@ class Settings:
         limits: for each hand-in.
         jobs: how many are run at a time.
         again: run also what was run before and has not changed.
+        only: the exercises that count, such as "labels.any_features"; None for all.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     jobs: int = 1
     again: bool = False
+    only: frozenset[str] | None = None
 
 
 def default_jobs() -> int:
@@ -71,22 +73,42 @@ def grade(settings: Settings, progress: Progress = lambda *_: None) -> list[Mark
 
     Args:
         settings: what and how.
-        progress: told how many are done, of how many, and the latest.
+        progress: told how many are done, of how many, and the latest; first none.
     """
     folder, out = settings.folder.resolve(), settings.out.resolve()
     if out == folder or folder in out.parents:
         raise ValueError(f"{out} is inside {folder}; marks must not lie in there.")
     running._psutil()  # says what to install
-    hand_ins = collect(folder, clean_notebooks(settings.exercises))
+    clean = clean_notebooks(settings.exercises)
+    _check_names(clean, settings.only)
+    hand_ins = [one for one in collect(folder, clean) if _is_asked(one, settings.only)]
+    if not hand_ins:
+        raise ValueError(f"no hand-in is for {', '.join(sorted(settings.only))}.")
     _check_markers([one.clean for one in hand_ins if one.clean])
     store = Store(out / "runs", settings.kind, settings.limits)
     marked: dict[str, Marked] = {}
+    progress(0, len(hand_ins), hand_ins[0])
     for hand_in, run in _runs(hand_ins, store, settings):
-        marked[hand_in.file] = mark(hand_in, run)
+        marked[hand_in.file] = mark(hand_in, run, settings.only)
         known = [marked[one.file] for one in hand_ins if one.file in marked]
         write(known, settings, is_whole=len(known) == len(hand_ins))
         progress(len(known), len(hand_ins), hand_in)
     return [marked[hand_in.file] for hand_in in hand_ins]
+
+
+def _check_names(clean: Mapping[str, Clean], only: frozenset[str] | None) -> None:
+    """Refuse names of exercises that do not exist; say which do."""
+    for name in sorted(only or ()):
+        stem = name.partition(".")[0]
+        if stem not in clean:
+            raise ValueError(f"{name}: no notebook is called {stem!r}.")
+        known = [f"{stem}.{one}" for one in clean[stem].names]
+        if name not in known:
+            raise ValueError(f"{name}: {stem}.ipynb has {', '.join(known)}.")
+
+
+def _is_asked(hand_in: HandIn, only: frozenset[str] | None) -> bool:
+    return hand_in.clean is None or bool(chosen(hand_in.clean, only))
 
 
 def _check_markers(notebooks: Sequence[Clean]) -> None:
@@ -151,14 +173,12 @@ def _setting(event: threading.Event) -> Iterator[None]:
 
 def write(marked: Sequence[Marked], settings: Settings, *, is_whole: bool) -> None:
     """Write the tables, the page and the students' texts, each file whole."""
-    out = settings.out
-    last = {one.hand_in.file for one in counted(marked)}
-    passed_over = [m.hand_in.file for m in marked if m.hand_in.file not in last]
+    out, others = settings.out, without_notebook(settings.folder)
     files = {
         out / "marks.csv": marks_csv(marked),
         out / "summary.csv": summary_csv(marked),
         out / "report.html": report.page(
-            marked, how=_how(settings, is_whole), passed_over=passed_over
+            marked, how=_how(settings, is_whole), others=others
         ),
     }
     if is_whole:

@@ -193,3 +193,18 @@ def test_a_folder_without_notebooks_is_said(tmp_path, clean):
         collecting.collect(tmp_path, clean)
     with pytest.raises(FileNotFoundError, match="is no folder"):
         collecting.collect(tmp_path / "x", clean)
+
+
+def test_what_holds_no_notebook_is_not_forgotten(tmp_path):
+    hand_in(tmp_path, "anna", notebook())
+    for file in ("otto/late/work.zip", "ulla/labels.py", "sheet.pdf", ".DS_Store"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    (tmp_path / "Nele").mkdir()
+    (tmp_path / "anna" / "data.csv").write_text("")
+    assert collecting.without_notebook(tmp_path) == [
+        "Nele (empty)",
+        "otto (with late/work.zip)",
+        "sheet.pdf",
+        "ulla (with labels.py)",
+    ]

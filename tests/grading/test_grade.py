@@ -94,6 +94,74 @@ def test_what_cannot_be_run_is_in_the_table_and_in_the_exit_code(folder, ran, ca
     assert len(ran) == 3
 
 
+def test_what_a_person_should_look_at_is_said_at_the_end(folder, ran, capsys):
+    hand_in(folder, "dora", b"{")
+    (folder / "otto").mkdir()
+    (folder / "otto" / "work.zip").write_text("")
+    assert grade(folder) == cli.INCOMPLETE
+    said = capsys.readouterr().err
+    page = (room.default_out(folder) / "report.html").read_text(encoding="utf-8")
+    for words in (
+        f"Stopped or unreadable: dora/{CHAPTER}.ipynb: it is no notebook",
+        "No notebook: otto (with work.zip)",
+    ):
+        assert words in said
+        assert words in page
+
+
+def test_very_many_remarks_are_left_to_the_report(folder, ran, capsys):
+    for number in range(30):
+        (folder / f"empty_{number}").mkdir()
+    grade(folder)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 21
+    assert said[-1] == "10 more: see the report."
+
+
+def test_only_some_exercises_may_count(folder, ran, capsys):
+    names = f"{CHAPTER}.label,{CHAPTER}.by_hand"
+    assert grade(folder, "--only", names, "--json") == cli.OK
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["exercise"] for row in rows} == {"by_hand", "label"}
+    assert len(ran) == 3
+    grade(folder)  # another choice runs nothing again
+    assert len(ran) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("nothing.x", "no notebook is called 'nothing'"),
+        ("labels.x", "labels.ipynb has labels.by_hand, labels.any_features"),
+        ("noise.by_hand", "no hand-in is for noise.by_hand"),
+    ],
+)
+def test_exercises_that_are_not_there_are_said(folder, ran, names, words, capsys):
+    assert grade(folder, "--only", names) == cli.MISUSED
+    assert words in capsys.readouterr().err
+    assert ran == []
+
+
+def test_a_choice_without_a_notebook_is_not_understood(folder, ran, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        grade(folder, "--only", "label")
+    assert "labels.by_hand,labels.any_features" in capsys.readouterr().err
+
+
+def test_the_bar_knows_how_many_there_are_before_the_first_has_ended(
+    folder, ran, monkeypatch
+):
+    told = []
+    settings = room.Settings(
+        folder=folder,
+        out=room.default_out(folder),
+        exercises=room.book_exercises(),
+        kind="bwrap",
+    )
+    room.grade(settings, lambda done, total, hand_in: told.append((done, total)))
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
 def test_the_folder_of_hand_ins_and_the_marks_are_hidden_from_each(folder, ran):
     grade(folder)
     assert {*ran[0]["hidden"]} == {folder, room.default_out(folder)}

@@ -7,9 +7,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from hand_ins import CHAPTER, NAMES, notebook
+from hand_ins import CHAPTER, NAMES, RIGHT, notebook
 
-from precode_lib.checks.examiner import CUT_SHORT
+from precode_lib.checks.examiner import CUT_SHORT, NOTHING_CAME
+from precode_lib.checks.texts import HANDED_IN
 from precode_lib.grading import assembly, collecting, marks, report, room, store
 from precode_lib.grading.limits import Limits
 from precode_lib.grading.running import Run
@@ -43,6 +44,11 @@ def finding(name, state, message="m", asked=1, text=""):
 
 def states(hand_in, run):
     return {row.exercise: row.state for row in marks.mark(hand_in, run).rows}
+
+
+def row_of(hand_in, run, name):
+    (row,) = [r for r in marks.mark(hand_in, run).rows if r.exercise == name]
+    return row
 
 
 def cell_of(hand_in, name):
@@ -79,12 +85,63 @@ def test_an_answer_cell_that_was_not_handed_in_is_missing(one, clean):
 )
 def test_why_nobody_was_asked_is_said(one, error, stopped, state, words):
     cells = {cell_of(one, "label"): {"error": error, "seconds": 1.0}}
-    (row,) = [
-        row
-        for row in marks.mark(one, Run(cells=cells, stopped=stopped)).rows
-        if row.exercise == "label"
-    ]
+    row = row_of(one, Run(cells=cells, stopped=stopped), "label")
     assert (row.state, words in row.message) == (state, True)
+
+
+LATE = "Timeout of 100 seconds exceeded executing cell"
+
+
+def test_a_given_cell_that_was_stopped_is_not_the_students_error(one):
+    imports = [*one.assembled.exercise_of].index("")
+    assert imports < cell_of(one, "label")
+    unknown = {"error": "NameError: name 'check' is not defined", "seconds": 0.1}
+    cells = {cell_of(one, "label") + 1: unknown}
+    assert row_of(one, Run(cells=cells), "label").state == "raised"
+    cells[imports] = {"error": LATE, "seconds": 100.2}
+    row = row_of(one, Run(cells=cells), "label")
+    assert row.state == "stopped"
+    assert row.message.startswith("a given cell before it did not end: its cell was")
+
+
+def test_what_ended_the_process_is_said_of_all_that_come_after(one):
+    first, later = cell_of(one, "by_hand"), cell_of(one, "label")
+    dead = {"error": "Kernel dead on test start", "seconds": 0.0}
+    cells = {first: {"error": LATE, "seconds": 100.2}, later: dead}
+    row = row_of(one, Run(cells=cells), "label")
+    assert (row.state, LATE in row.message) == ("stopped", True)
+    assert row.message.startswith("the notebook's process ended here or before: T")
+
+
+def test_a_function_that_never_returns_was_stopped_and_raised_nothing(one):
+    gone = finding("label", "raised", f"{NOTHING_CAME}: the other side is gone.")
+    check = cell_of(one, "label") + 1
+    slow = {check: {"error": "Timeout of 100 seconds exceeded", "seconds": 100.2}}
+    row = row_of(one, Run(findings=gone, cells=slow), "label")
+    assert (row.state, row.seconds) == ("stopped", 100)
+    assert row.message == "its cell was stopped: Timeout of 100 seconds exceeded"
+    assert states(one, Run(findings=gone))["label"] == "raised"
+    # An error of its own stays one, whatever else was slow.
+    raised = finding("label", "raised", "your function stopped with KeyError: 1.")
+    assert states(one, Run(findings=raised, cells=slow))["label"] == "raised"
+
+
+def test_words_outside_the_answer_cell_reach_the_lecturer(one, clean):
+    found = notebook({**RIGHT, "two_photographs": 'text = """TODO"""'})
+    words = "A row is a mean of the two. <b>Or not.</b>"
+    found["cells"].append({"cell_type": "markdown", "metadata": {}, "source": words})
+    beside = replace(one, assembled=assembly.assemble(found, clean))
+    run = Run(findings=finding("two_photographs", "unanswered", text="TODO"))
+    marked = marks.mark(beside, run)
+    assert marked.rows[-1].state == "unanswered"
+    assert marked.texts == {"two_photographs": words}
+    (remark,) = report.remarks([marked])
+    assert remark == "Text outside its answer cell: anna/x.ipynb"
+    assert "&lt;b&gt;Or not." in report.page([marked], how="x")
+    # Nothing of that where the cell is answered, or nothing was added.
+    run = Run(findings=finding("two_photographs", "right", text="why"))
+    assert marks.mark(beside, run).texts == {"two_photographs": "why"}
+    assert one.assembled.words == []
 
 
 def test_a_judgement_cut_short_by_a_stop_is_stopped(one):
@@ -103,7 +160,12 @@ def test_of_two_files_of_a_student_the_later_counts(one):
     later = replace(one, file="anna/y.ipynb", changed=2.0)
     new = marks.mark(later, Run())
     assert marks.counted([new, old]) == [new]
-    assert '"anna","0 of 5","0","5"' in marks.summary_csv([old, new])
+    assert '"anna","0 of 5","0","5","0"' in marks.summary_csv([old, new])
+    rows = [*csv.DictReader(io.StringIO(marks.marks_csv([old, new])))]
+    assert [row["counts"] for row in rows] == ["no"] * 5 + ["yes"] * 5
+    (remark,) = report.remarks([old, new])
+    assert remark.startswith("Does not count: anna/x.ipynb;")
+    assert "; does not count" in report.page([old, new], how="x")
 
 
 def evil(one, clean):
@@ -147,7 +209,7 @@ class Tags(HTMLParser):
 
 
 def test_hostile_text_is_text_on_the_page(one, clean):
-    page = report.page([evil(one, clean)], how="x", passed_over=[])
+    page = report.page([evil(one, clean)], how="x", others=[EVIL])
     tags = Tags()
     tags.feed(page)
     assert not {"script", "img", "a:", "iframe"} & {tag for tag, _ in tags.seen}
@@ -178,6 +240,36 @@ def test_feedback_is_in_a_file_of_its_own_whatever_a_student_is_called(one):
     assert max(map(len, files)) < 100
     texts = report.feedback([marks.mark(one, Run(findings=finding("label", "right")))])
     assert "1 of 5 solved." in texts["anna.txt"]
+
+
+def test_feedback_never_calls_an_answer_right_that_nobody_has_read(one):
+    said = f"correct. {HANDED_IN} A good answer mentions x.\nNot quite: y."
+    findings = finding("two_photographs", "right", said) | finding("label", "right")
+    text = report.feedback([marks.mark(one, Run(findings=findings))])["anna.txt"]
+    assert text.startswith("For anna\n")
+    assert "2 of 5 solved or handed in." in text
+    last = text[text.index("5. ") :]
+    assert "handed in, for a person to read\n   A good answer mentions x." in last
+    assert "Often misunderstood: y." in last
+    assert "correct" not in last
+
+
+def test_only_the_exercises_that_were_asked_for_count(one):
+    run = Run(findings=finding("label", "right") | finding("by_hand", "wrong"))
+    only = {f"{CHAPTER}.label", f"{CHAPTER}.by_hand", "labels.by_hand"}
+    marked = marks.mark(one, run, only)
+    assert [row.exercise for row in marked.rows] == ["by_hand", "label"]
+    assert '"anna","1 of 2","1","2","0"' in marks.summary_csv([marked])
+    text = report.feedback([marked])["anna.txt"]
+    assert "1 of 2 solved." in text
+    assert "3. The label: solved" in text
+
+
+def test_students_are_in_the_order_of_the_alphabet(one):
+    names = ["Zoë", "anna", "Ömer", "Ben", "Åsa", "olga"]
+    marked = [marks.mark(replace(one, student=name), Run()) for name in names]
+    rows = [*csv.reader(io.StringIO(marks.summary_csv(marked)))][1:]
+    assert [row[0] for row in rows] == ["anna", "Åsa", "Ben", "olga", "Ömer", "Zoë"]
 
 
 def test_feedback_holds_nothing_that_a_terminal_obeys(one, clean):
