@@ -210,3 +210,19 @@ def test_a_chapter_leads_to_its_slides_and_back(site, stem):
     assert re.search(
         rf'href="../{document}.html">The Leaky Gradient, chapter \d', slides
     )
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_deck_on_paper_has_a_page_for_each_slide_and_margins(browser, site):
+    page = browser.new_page(viewport=SIZE)
+    page.goto(f"{(site / 'slides' / 'bottleneck.html').as_uri()}?print-pdf")
+    page.wait_for_selector("body[data-ready]")
+    page.wait_for_selector(".pdf-page")
+    lefts = page.eval_on_selector_all(
+        ".pdf-page > section > .words > h2",  # not those of the notes
+        "all => all.map(one => one.getBoundingClientRect().left)",
+    )
+    assert len(lefts) > 8
+    assert min(lefts) >= 60
+    page.close()

@@ -79,7 +79,7 @@ def _minutes(text: str) -> int:
 
 @pytest.mark.parametrize(
     ("heading", "total"),
-    [("## Ninety minutes", 90), ("## One day", 450), ("## Six weeks", 90)],
+    [("## Ninety minutes", 90), ("## One day", 465), ("## Six weeks", 90)],
 )
 def test_every_plan_has_no_gap_and_fills_its_time(heading, total):
     part = GUIDE[GUIDE.index(heading) :].split("\n## ")[0]
@@ -89,6 +89,49 @@ def test_every_plan_has_no_gap_and_fills_its_time(heading, total):
     for (_, end), (start, _) in pairwise(times):
         assert start == end
     assert times[-1][1] - times[0][0] == total
+
+
+def _reading(target: str) -> int:
+    """Minutes that a chapter says it takes."""
+    text = (BOOK / target).read_text(encoding="utf-8")
+    (minutes,) = re.findall(r"\*(\d+) minutes\.", text)
+    return int(minutes)
+
+
+def _doing(title: str, target: str) -> int:
+    """Minutes that an exercise says it takes."""
+    found = {one.title: one.minutes for one in exercises(read(BOOK / target))}
+    return found[title]
+
+
+def _work(row: str) -> int:
+    """Minutes of all chapters and exercises that a row names."""
+    pairs = [pair for pair in LINK.findall(row) if pair[1].endswith(".ipynb")]
+    return sum(
+        _doing(*pair) if pair[1].startswith("exercises/") else _reading(pair[1])
+        for pair in pairs
+    )
+
+
+def _rows(heading: str, first: str) -> list[tuple[str, ...]]:
+    part = GUIDE[GUIDE.index(heading) :].split("\n## ")[0]
+    return re.findall(rf"^\| ({first}) \|(.*)$", part, flags=re.MULTILINE)
+
+
+def test_a_days_hours_are_enough_for_what_they_name():
+    rows = _rows("## One day", r"[\d:]+–[\d:]+")
+    assert len(rows) == 11
+    for time, row in rows:
+        start, end = map(_minutes, time.split("–"))
+        # Groups share their chapters, so each reads one.
+        needed = _work(row) / (3 if "in three groups" in row else 1)
+        assert needed <= end - start, (time, needed)
+
+
+def test_a_week_at_home_takes_what_the_guide_says():
+    weeks = [_work(row) for _, row in _rows("## Six weeks", r"\d")]
+    assert len(weeks) == 6
+    assert f"at home {min(weeks)} to {max(weeks)} minutes" in GUIDE
 
 
 def test_the_zip_for_students_has_the_exercises_and_no_solutions(tmp_path):
