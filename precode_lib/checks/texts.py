@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .exercise import NotSolved, unanswered
+from .exercise import HANDED_IN, NotSolved, unanswered
 
 FEWEST = 25  # words; two or three sentences
-HANDED_IN = "Handed in for a person to read."
 
 
 def open_question(
@@ -32,5 +31,5 @@ def open_question(
             "Where to look: say what you would expect, why, and what would change it."
         )
     remarks = [f"{HANDED_IN} A good answer mentions {mentions}"]
-    remarks += [f"Not quite: {mistake}" for mistake in mistakes]
+    remarks += [f"Often misunderstood: {mistake}" for mistake in mistakes]
     return "\n".join(remarks)

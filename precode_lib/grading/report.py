@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from html import escape
 
-from precode_lib.checks.texts import HANDED_IN
+from precode_lib.checks.exercise import HANDED_IN
 
 from .assembly import Clean
 from .collecting import printable
@@ -237,8 +237,7 @@ def _words(row: Row, clean: Clean | None) -> list[str]:
     """A message's lines; of an open question not as if anybody had read the answer."""
     message = row.message
     if _is_for_a_person(row, clean):
-        message = message.removeprefix(f"correct. {HANDED_IN} ")
-        message = message.replace("\nNot quite: ", "\nOften misunderstood: ")
+        message = message.removeprefix(f"{HANDED_IN} ")
     return message.split("\n")
 
 

@@ -12,6 +12,7 @@ from precode_lib.checks import (
     expect_choice,
     expect_close,
     expect_number,
+    open_question,
 )
 
 
@@ -32,10 +33,23 @@ def word(answer, generator):
     return "Well read."
 
 
+@exercise
+def essay(text, generator):
+    return open_question(text, mentions="noise.", mistakes=["it helps."])
+
+
 def test_a_right_answer_prints_one_line(capsys):
     doubled(lambda x: x + x)
     word(" No ")
     assert capsys.readouterr().out == "doubled: correct.\nword: correct. Well read.\n"
+
+
+def test_an_answer_that_nobody_has_read_is_not_called_correct(capsys):
+    essay(" ".join(f"word{i}" for i in range(30)))
+    said = capsys.readouterr().out
+    assert said.startswith("essay: handed in, for a person to read. A good answer")
+    assert said.endswith("mentions noise.\nOften misunderstood: it helps.\n")
+    assert "correct" not in said
 
 
 def test_a_wrong_answer_raises_what_jupyter_shows_without_our_code():

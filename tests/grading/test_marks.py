@@ -10,7 +10,7 @@ import pytest
 from hand_ins import CHAPTER, NAMES, RIGHT, notebook
 
 from precode_lib.checks.examiner import CUT_SHORT, NOTHING_CAME
-from precode_lib.checks.texts import HANDED_IN
+from precode_lib.checks.exercise import HANDED_IN
 from precode_lib.grading import assembly, collecting, marks, report, room, store
 from precode_lib.grading.limits import Limits
 from precode_lib.grading.running import Run
@@ -243,7 +243,7 @@ def test_feedback_is_in_a_file_of_its_own_whatever_a_student_is_called(one):
 
 
 def test_feedback_never_calls_an_answer_right_that_nobody_has_read(one):
-    said = f"correct. {HANDED_IN} A good answer mentions x.\nNot quite: y."
+    said = f"{HANDED_IN} A good answer mentions x.\nOften misunderstood: y."
     findings = finding("two_photographs", "right", said) | finding("label", "right")
     text = report.feedback([marks.mark(one, Run(findings=findings))])["anna.txt"]
     assert text.startswith("For anna\n")
