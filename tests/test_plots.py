@@ -184,6 +184,20 @@ def test_dots_lie_at_their_values_on_the_line_of_their_name():
     assert {line.get_marker() for line in ax.lines} == {"o", "s"}
 
 
+@pytest.mark.parametrize(
+    "words", ["{}", "SSIM with a picture {}", "a picture of a large mountain {}"]
+)
+def test_a_legend_of_dots_stays_on_the_figure(words):
+    values = {words.format(i): ("leaked", [0.5]) for i in range(3)}
+    ax = plot_dots(values, names=["none"])
+    figure = ax.figure
+    figure.draw_without_rendering()
+    box = ax.get_legend().get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1
+
+
 def test_dots_draw_where_they_are_told_and_refuse_what_does_not_fit():
     ax = new_axes()
     assert dots(ax=ax) is ax
