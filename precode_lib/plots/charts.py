@@ -16,7 +16,7 @@ from .figures import ASSETS, COLOURS, HtmlFigure, colour, figure_html
 
 STYLE = ASSETS / "style.mplstyle"
 INK = "#222222"  # of style.mplstyle; stands in for the page's text colour
-_LETTERS = 42  # of a legend that has room in one line
+_LETTERS = 45  # of a legend that have room in one line
 
 
 def styled(function: Callable) -> Callable:
@@ -81,7 +81,7 @@ def plot_dots(
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(-0.02, 1.02)
     ax.grid(axis="both", alpha=0.4)
-    columns = len(values) if sum(map(len, values)) <= _LETTERS else 2
+    columns = max(1, min(len(values), _LETTERS // max(map(len, values))))
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns)
     ax.figure.set_layout_engine("constrained")
     return ax
