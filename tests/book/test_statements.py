@@ -7,7 +7,8 @@ import torch
 from book_site import ROOT
 
 from precode_lib.bottleneck import BITS_BETA
-from precode_lib.federated import Observation
+from precode_lib.data import Normalisation
+from precode_lib.federated import Observation, observe
 from precode_lib.models import smlp
 
 
@@ -26,8 +27,27 @@ def test_beta_in_bits_is_the_number_on_the_page():
     assert round(1000 * BITS_BETA, 3) == float(number)
 
 
+def test_the_lines_for_a_defense_and_an_objective_run():
+    code, _ = re.findall(r"```python\n(.*?)```", read("how_to_use.md"), flags=re.DOTALL)
+    generator = torch.Generator().manual_seed(0)
+    names = {
+        "model": smlp((1, 8, 8), width=16, generator=generator),
+        "images": torch.randn(2, 1, 1, 8, 8, generator=generator),
+        "labels": torch.zeros(2, 1, dtype=torch.long),
+        "normal": Normalisation((0.5,), (0.25,)),
+    }
+    exec(code.replace("iterations=1000", "iterations=2"), names)
+    shared = names["seen"].shared.dense()
+    assert all((term.abs().sign() == term.abs()).all() for term in shared.values())
+    first, second = (step.objective for step in names["search"])
+    assert (first != second).all()
+    names["seen"] = observe(names["model"], names["images"], names["labels"])
+    shared = names["seen"].shared
+    assert (names["l1_distance"](shared, shared) == 0).all()
+
+
 def test_the_lines_for_your_own_model_run():
-    (code,) = re.findall(r"```python\n(.*?)```", read("how_to_use.md"), flags=re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", read("how_to_use.md"), flags=re.DOTALL)
     generator = torch.Generator().manual_seed(0)
     names = {
         "model": smlp((1, 8, 8), width=16, generator=generator),
