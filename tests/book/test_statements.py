@@ -61,6 +61,20 @@ def test_the_lines_for_your_own_model_run():
     assert names["search"].result.pixels.shape == names["pixels"].shape
 
 
+def test_every_section_of_the_library_says_where_its_names_are_imported_from():
+    module = re.compile(r"^\.\. (?:current)?module:: (\S+)", flags=re.MULTILINE)
+    pages = [p.read_text("utf-8") for p in (ROOT / "book" / "api").glob("*.md")]
+    checked = 0
+    for page in pages:
+        intro, *sections = page.split("\n## ")
+        for section in sections:
+            for name in module.findall(section):
+                checked += 1
+                said = f"`{name}`", f"from {name} import"
+                assert any(words in intro + section for words in said), name
+    assert checked > 40
+
+
 def test_the_glossary_is_in_alphabetical_order():
     (glossary,) = re.findall(r"```\{glossary\}\n(.*?)```", read("glossary.md"), re.S)
     entries = [entry.splitlines()[0] for entry in glossary.strip().split("\n\n")]
