@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,10 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from precode_lib.experiments import RESULTS
     from precode_lib.experiments.protocol import SCALES
     from precode_lib.experiments.tables import TABLES
 
-    parser = argparse.ArgumentParser(prog="precode", description=__doc__)
+    # The docstring's middle is for those who read the code.
+    first, *_ = __doc__.splitlines()
+    codes = __doc__[__doc__.index("Exit codes") :]
+    parser = argparse.ArgumentParser(prog="precode", description=first, epilog=codes)
     parser.add_argument(
         "--version", action="version", version=f"precode {precode_lib.__version__}"
     )
@@ -76,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_count, default=1, help="processes on this machine"
     )
     run.add_argument("--scheduler", metavar="tcp://…", help="a Dask scheduler to use")
-    run.add_argument("--work", metavar="FOLDER", help="for checkpoints and weights")
+    run.add_argument(
+        "--work",
+        metavar="FOLDER",
+        help="for checkpoints and weights; default unfinished/ in the cache folder",
+    )
     run.add_argument("--dry-run", action="store_true", help="say the cost, run nothing")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -84,8 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(command=_results)
     show.add_argument("table", nargs="?", default="all", choices=names, metavar="TABLE")
     for command, default in ((run, "smoke"), (show, None)):
-        command.add_argument("--scale", choices=[*SCALES], default=default)
-        command.add_argument("--results", metavar="FOLDER", help="of result files")
+        which = f"how much is run; default {default}" if default else "default all"
+        command.add_argument("--scale", choices=[*SCALES], default=default, help=which)
+        command.add_argument(
+            "--results",
+            metavar="FOLDER",
+            help=f"of result files; default {RESULTS}, of the repository if it is one",
+        )
         command.add_argument("--json", action="store_true", help="rows as JSON")
     _add_grade(commands)
     return parser
@@ -203,6 +217,10 @@ def _reproduce(options: argparse.Namespace) -> int:
     number = _announce(cells, find(cells, store), store, options)
     if options.dry_run:
         return OK
+    _make_writable(store.folder, options.results, "--results")
+    if options.scheduler is None:  # else it is the workers' own
+        _make_writable(lab.work, options.work, "--work")
+    print(f"Cells are kept in {store.folder}, tables beside it.", file=sys.stderr)
     tally = Tally()
     with _client(options) as client, _bar(number, options) as show:
         for event in _events(client, cells, store, lab):
@@ -294,6 +312,18 @@ def _existing(path: str | None) -> Path | None:
     return folder
 
 
+def _make_writable(folder: Path, named: str | None, option: str) -> None:
+    """Find out now, not when the first cell has been run and cannot be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        raise ValueError(
+            f"{option} {named or folder} cannot be written to: {problem.strerror}."
+        ) from problem
+
+
 def _device(name: str, *, is_here: bool = True):
     """The device; tried here unless other machines do the work."""
     import torch
@@ -360,7 +390,13 @@ def _client(options: argparse.Namespace) -> Iterator:
             "several workers need Dask: pip install 'precode-lib[cluster]'."
         ) from problem
     if options.scheduler is not None:
-        with Client(options.scheduler, set_as_default=False) as client:
+        try:
+            client = Client(options.scheduler, set_as_default=False)
+        except OSError as problem:
+            raise ValueError(
+                f"there is no scheduler at {options.scheduler}: {problem}."
+            ) from problem
+        with client:
             yield client
         return
     # Ctrl+C goes to all processes of a terminal. Workers inherit that it is not theirs,

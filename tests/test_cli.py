@@ -190,6 +190,44 @@ def test_what_is_not_there_exits_with_2(arguments, words, folders, instant, caps
     assert instant == []
 
 
+@pytest.mark.parametrize("option", ["--results", "--work"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_run(
+    option, folders, tmp_path, instant, capsys
+):
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    for folder in (taken, taken / "below"):
+        assert reproduce("table4", *folders, option, str(folder)) == cli.MISUSED
+        err = capsys.readouterr().err
+        assert f"precode: {option} {folder} cannot be written to" in err
+    assert instant == []
+
+
+def test_a_dry_run_makes_no_folder(folders, tmp_path):
+    assert reproduce("table4", "--dry-run", *folders) == cli.OK
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "work").exists()
+
+
+def test_where_the_results_are_is_said(folders, tmp_path, instant, capsys):
+    reproduce("table4", *folders)
+    assert f"in {tmp_path / 'results' / 'smoke'}" in capsys.readouterr().err
+
+
+def test_a_scheduler_that_does_not_answer_is_named(
+    folders, monkeypatch, instant, capsys
+):
+    distributed = pytest.importorskip("distributed")
+
+    def nobody(address, **options):
+        raise OSError(f"Timed out trying to connect to {address} after 30 s")
+
+    monkeypatch.setattr(distributed, "Client", nobody)
+    options = ["--scheduler", "tcp://nobody:1", *folders]
+    assert reproduce("table4", *options) == cli.MISUSED
+    assert "no scheduler at tcp://nobody:1: Timed out" in capsys.readouterr().err
+
+
 def test_a_device_of_other_machines_is_not_tried_here():
     assert str(cli._device("cuda:99", is_here=False)) == "cuda:99"
 
@@ -246,7 +284,14 @@ def test_help_says_the_exit_codes(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["--help"])
     assert end.value.code == cli.OK
-    assert "3 stopped" in " ".join(capsys.readouterr().out.split())
+    out = " ".join(capsys.readouterr().out.split())
+    assert "3 stopped" in out
+    assert "precode_lib" not in out  # what it is made of is nobody's concern
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "default smoke" in out
+    assert str(Path("data") / "results") in out
 
 
 def test_several_workers_without_dask_are_explained(folders, monkeypatch, capsys):
