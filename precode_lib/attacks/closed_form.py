@@ -24,6 +24,7 @@ from precode_lib.attacks.observed import (
 )
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients, Outer, Term, dense, squared_distance
+from precode_lib.validation import check_function
 
 __all__ = [
     "ClosedForm",
@@ -109,6 +110,7 @@ def invert_linear(
         layer: see `first_linear`.
         estimate: `largest_row`, or behind noise `total_least_squares`.
     """
+    check_function(estimate, "estimate", "total_least_squares")
     names = first_linear(observation, layer)
     weight = observation.shared[names.weight]
     bias = dense(observation.shared[names.bias])

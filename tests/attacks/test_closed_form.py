@@ -635,6 +635,11 @@ def test_bare_gradients_and_broken_ones_are_refused():
             span(broken)
 
 
+def test_the_name_of_an_estimate_is_refused():
+    with pytest.raises(TypeError, match="estimate must .* as total_least_squares, got"):
+        invert_linear(seen_of(net(), victims()), estimate="tls")
+
+
 def test_the_span_refuses_pictures_of_another_kind():
     found = span(seen_of(net(), victims(2)))
     with pytest.raises(ValueError, match=r"images must be \(V, B, C, H, W\) with 192"):
