@@ -342,7 +342,7 @@ def _box(observation: Observation) -> tuple[Tensor, Tensor]:
     if observation.normalisation is None:
         raise ValueError(
             "a boxed search needs to know the range of real pictures: give `observe` a "
-            "normalisation, or use replace(recipe, boxed=False)."
+            "normalisation, or search with boxed=False."
         )
     like = next(iter(observation.model.parameters()))
     lower, upper = observation.normalisation.box
