@@ -223,11 +223,11 @@ def test_eight_bit_levels_are_no_normalised_images():
         ({"client_step": 0.9}, "client_step must be a function such as partial"),
         (
             {"defense": lambda g: Gradients({"5.bias": g["4.bias"]})},
-            r"'5\.bias' of shape \(3,\), which the model does not have",
+            r"'5\.bias', which the model does not have\. Did you mean '4",
         ),
         (
             {"defense": lambda g: Gradients({"4.bias": g["4.bias"][:, :1]})},
-            r"'4\.bias' of shape \(1,\)",
+            r"'4\.bias' of shape \(1,\), the model's is \(3,\)",
         ),
     ],
 )

@@ -74,10 +74,15 @@ def defended(defense: Defense, gradients: Gradients) -> Gradients:
         )
     shapes = gradients.shapes
     for name, shape in sent.shapes.items():
-        if shapes.get(name) != shape:
+        if name not in shapes:
             raise ValueError(
-                f"the defense sends {name!r} of shape {tuple(shape)}, which the model "
-                f"does not have.{closest(name, shapes)}"
+                f"the defense sends {name!r}, which the model does not have."
+                f"{closest(name, shapes)}"
+            )
+        if shapes[name] != shape:
+            raise ValueError(
+                f"the defense sends {name!r} of shape {tuple(shape)}, the model's is "
+                f"{tuple(shapes[name])}."
             )
     return sent
 
