@@ -9,7 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from precode_lib.ats.operations import OPERATIONS, to_levels
-from precode_lib.validation import check_count, check_finite, check_generator
+from precode_lib.validation import (
+    check_count,
+    check_finite,
+    check_generator,
+    check_tensor,
+)
 
 Transform = Callable[[Tensor, Generator], Tensor]  # pixels (N, C, H, W) -> the same
 PADDING = 4  # pixels that CIFAR's usual random crop may move a picture
@@ -171,8 +176,7 @@ def chain(*transforms: Transform) -> Transform:
 
 def check_pixels(pixels: Tensor) -> None:
     """Refuse anything but pictures (N, C, H, W), uint8 or in [0, 1], grey or RGB."""
-    if not isinstance(pixels, Tensor):
-        raise TypeError(f"pixels must be a torch.Tensor, got {type(pixels).__name__}.")
+    check_tensor(pixels, "pixels")
     if pixels.dim() != 4 or pixels.numel() == 0 or pixels.shape[1] not in (1, 3):
         raise ValueError(
             "pixels must be (N, C, H, W) with 1 or 3 channels and at least one "

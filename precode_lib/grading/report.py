@@ -229,7 +229,7 @@ def _is_for_a_person(row: Row, clean: Clean | None) -> bool:
 
 def _meaning(row: Row, clean: Clean | None) -> str:
     if _is_for_a_person(row, clean):
-        return "handed in, for a person to read"
+        return HANDED_IN.removesuffix(".")
     return _MEANING[row.state]
 
 

@@ -87,11 +87,12 @@ def grade(settings: Settings, progress: Progress = lambda *_: None) -> list[Mark
     _check_markers([one.clean for one in hand_ins if one.clean])
     store = Store(out / "runs", settings.kind, settings.limits)
     marked: dict[str, Marked] = {}
+    others = without_notebook(folder)
     progress(0, len(hand_ins), hand_ins[0])
     for hand_in, run in _runs(hand_ins, store, settings):
         marked[hand_in.file] = mark(hand_in, run, settings.only)
         known = [marked[one.file] for one in hand_ins if one.file in marked]
-        write(known, settings, is_whole=len(known) == len(hand_ins))
+        write(known, settings, others, is_whole=len(known) == len(hand_ins))
         progress(len(known), len(hand_ins), hand_in)
     return [marked[hand_in.file] for hand_in in hand_ins]
 
@@ -171,9 +172,15 @@ def _setting(event: threading.Event) -> Iterator[None]:
         event.set()
 
 
-def write(marked: Sequence[Marked], settings: Settings, *, is_whole: bool) -> None:
+def write(
+    marked: Sequence[Marked],
+    settings: Settings,
+    others: Sequence[str],
+    *,
+    is_whole: bool,
+) -> None:
     """Write the tables, the page and the students' texts, each file whole."""
-    out, others = settings.out, without_notebook(settings.folder)
+    out = settings.out
     files = {
         out / "marks.csv": marks_csv(marked),
         out / "summary.csv": summary_csv(marked),

@@ -47,7 +47,7 @@ def watch(
         from .projector import Projector
 
         if isinstance(search, Search):
-            # Two threads that swap one model's parameters would mix them up.
+            # It runs beside the notebook, which may draw from the same generator.
             search = deepcopy(search)
         return Projector(search, film, question=question, caption=caption).show()
     for step in search:
