@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .exercise import HANDED_IN, NotSolved, unanswered
+from .exercise import HANDED_IN, HandedIn, NotSolved, unanswered
 
 FEWEST = 25  # words; two or three sentences
 
 
 def open_question(
     answer: Any, *, mentions: str, mistakes: Sequence[str] = (), fewest: int = FEWEST
-) -> str:
+) -> HandedIn:
     """Refuse an answer too short to be one; otherwise say what a good one mentions.
 
     Args:
@@ -32,4 +32,4 @@ def open_question(
         )
     remarks = [f"{HANDED_IN} A good answer mentions {mentions}"]
     remarks += [f"Often misunderstood: {mistake}" for mistake in mistakes]
-    return "\n".join(remarks)
+    return HandedIn("\n".join(remarks))

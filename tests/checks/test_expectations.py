@@ -14,6 +14,7 @@ from precode_lib.checks import (
     expect_number,
     open_question,
 )
+from precode_lib.checks.exercise import HANDED_IN
 
 
 @exercise
@@ -50,6 +51,15 @@ def test_an_answer_that_nobody_has_read_is_not_called_correct(capsys):
     assert said.startswith("essay: handed in, for a person to read. A good answer")
     assert said.endswith("mentions noise.\nOften misunderstood: it helps.\n")
     assert "correct" not in said
+
+
+def test_what_a_marker_judged_is_called_correct_however_its_remark_begins(capsys):
+    @exercise
+    def quoting(answer, generator):
+        return f"{HANDED_IN} That is what the page says of texts."
+
+    quoting("any")
+    assert capsys.readouterr().out.startswith("quoting: correct. handed in")
 
 
 def test_a_wrong_answer_raises_what_jupyter_shows_without_our_code():
