@@ -35,6 +35,8 @@ class Scale:
         ats_width: of the ResNet that ATS is tried on.
         ats_victims: pictures per ATS attack.
         ats_iterations: of each ATS search.
+        more_iterations: of a search that is given more time, to see whether it helps.
+        more_epochs: of a training that is given more time, likewise.
         stand_in: the data set that takes the place of all others, if any.
     """
 
@@ -50,12 +52,14 @@ class Scale:
     ats_width: int = 64
     ats_victims: int = 100
     ats_iterations: int = 4_800
+    more_iterations: int = _ITERATIONS
+    more_epochs: int = 50
     stand_in: str | None = None
 
     @property
     def patience(self) -> int:
         """Steps without progress after which a search ends, as a share of all."""
-        return round(self.iterations * _PATIENCE / _ITERATIONS)
+        return _patience(self.iterations)
 
     def setup(self, dataset: str, model: str, defense: str, **changes) -> Setup:
         """A setup of the paper at this scale, with seed 0."""
@@ -85,6 +89,17 @@ class Scale:
         )
         return replace(usual, **changes)
 
+    def longer_attack(self, setup: Setup, **changes) -> AttackCell:
+        """An attack whose search is given more time."""
+        steps = self.more_iterations
+        patience = _patience(steps)
+        return self.attack(setup, iterations=steps, patience=patience, **changes)
+
+    def longer_training(self, setup: Setup) -> TrainingCell:
+        """The training up to `more_epochs`, or the usual one if it is longer."""
+        epochs = max(self.epochs, self.more_epochs)
+        return replace(self.training(setup), epochs=epochs)
+
     def ats(self, policy: str, *, adaptive: bool) -> AtsCell:
         """An attack on pictures under a policy, on an untrained ResNet."""
         return AtsCell(
@@ -94,6 +109,10 @@ class Scale:
             victims=self.ats_victims,
             iterations=self.ats_iterations,
         )
+
+
+def _patience(iterations: int) -> int:
+    return round(iterations * _PATIENCE / _ITERATIONS)
 
 
 PAPER = Scale(
@@ -132,6 +151,8 @@ SMOKE = Scale(
     ats_width=4,
     ats_victims=2,
     ats_iterations=8,
+    more_iterations=24,
+    more_epochs=3,
     stand_in="photos",
 )
 SCALES = {scale.name: scale for scale in (SMOKE, LITE, PAPER)}

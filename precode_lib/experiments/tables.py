@@ -114,7 +114,7 @@ def rows(table: Table, scale: Scale, found: Mapping[Cell, Finished]) -> list[Row
 def _rows_of(
     cell: Cell, results: list[Mapping[str, Any]], of_seeds: int, scale: Scale
 ) -> list[Row]:
-    read, printed, attack, condition = _reading(cell)
+    read, printed, attack, condition = _reading(cell, scale)
     shown = printed if scale.stand_in is None else {}  # a stand-in has no counterpart
     made = []
     for metric, value_of in read.items():
@@ -140,7 +140,7 @@ def _spread(values: list[float]) -> float | None:
     return stdev(values) if len(values) > 1 and all(map(isfinite, values)) else None
 
 
-def _reading(cell: Cell):
+def _reading(cell: Cell, scale: Scale):
     """How to read a cell: metrics, the paper's values, the attack, the condition."""
     setup = cell.setup
     if isinstance(cell, TrainingCell):
@@ -166,7 +166,7 @@ def _reading(cell: Cell):
     printed = paper.ATTACKS.get(case, {}) if usual else {}
     read = {m: lambda r, m=m: r["last"]["paper"][m] for m in ATTACK_METRICS}
     read["asr"] = lambda r: 100 * r["last"]["paper"]["asr"]
-    return read, printed, cell.attack, _condition(setup, cell)
+    return read, printed, cell.attack, _condition(setup, cell, scale)
 
 
 def _meant(defense: str) -> str:
@@ -180,13 +180,11 @@ def _is_published(setup: Setup) -> bool:
     return setup == usual
 
 
-def _condition(setup: Setup, cell: AttackCell | None = None) -> str:
+def _condition(
+    setup: Setup, cell: AttackCell | None = None, scale: Scale | None = None
+) -> str:
     """What distinguishes this row from the main tables' setup, in words."""
-    parts = []
-    if cell is not None and (cell.batch_size > 1 or cell.epoch > 0):
-        parts = [f"batch {cell.batch_size}", f"epoch {cell.epoch}"]
-    if cell is not None and cell.lr != LR:
-        parts.append(f"lr {cell.lr:g}")
+    parts = [] if cell is None else _condition_of_attack(cell, scale)
     if setup.init != "published":
         parts.append(f"{setup.init} initialisation")
     if setup.defense == "precode":
@@ -197,6 +195,17 @@ def _condition(setup: Setup, cell: AttackCell | None = None) -> str:
         if setup.places != BEFORE_FC:
             parts.append(" and ".join(setup.places).replace("features.", ""))
     return ", ".join(parts)
+
+
+def _condition_of_attack(cell: AttackCell, scale: Scale) -> list[str]:
+    parts = []
+    if cell.batch_size > 1 or cell.epoch > 0:
+        parts = [f"batch {cell.batch_size}", f"epoch {cell.epoch}"]
+    if cell.lr != LR:
+        parts.append(f"lr {cell.lr:g}")
+    if cell.iterations != scale.iterations:
+        parts.append(f"{cell.iterations:,} steps")
+    return parts
 
 
 # --- what each table is made of -------------------------------------------------------
@@ -296,6 +305,33 @@ def _why(scale: Scale) -> list[Cell]:
     ]
 
 
+def _fig7_why(scale: Scale) -> list[Cell]:
+    """Small experiments on single pictures and the trained DMLP, one change at a time.
+
+    At the paper's scale some are no change, and are then the same cell.
+    """
+    setups = [scale.setup("cifar10", "dmlp", defense) for defense in _PAIR]
+    marks = scale.marks[1:]
+    searches = [
+        attack(setup, epoch=epoch, **changes)
+        for attack, changes in (
+            (scale.attack, {}),
+            (scale.attack, {"lr": 0.1}),
+            (scale.longer_attack, {}),
+        )
+        for epoch in marks
+        for setup in setups
+    ]
+    trained = [
+        replace(
+            scale.attack(setup, epoch=scale.more_epochs),
+            training=scale.longer_training(setup),
+        )
+        for setup in setups
+    ]
+    return [*searches, *trained]
+
+
 _MLPS, _TWO = ("smlp", "dmlp", "lenet"), ("dmlp", "lenet")
 _PAIR, _FIVE, _FOUR = ("none", "precode"), protocol.DEFENSES, protocol.FEW_DEFENSES
 
@@ -372,6 +408,11 @@ _ALL = [
         "why",
         "Where we differ from the paper: one change at a time",
         _why,
+    ),
+    Table(
+        "fig7-why",
+        "Figure 7 where we differ: other searches, a longer training",
+        _fig7_why,
     ),
     Table(
         "ats",

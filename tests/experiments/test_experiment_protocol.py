@@ -132,6 +132,31 @@ def test_trained_attacks_start_from_a_training_that_other_tables_run_too():
     assert trained <= {*cells("table2", LITE)}
 
 
+def test_figure_7_is_tried_otherwise_one_change_at_a_time():
+    own = {*cells("fig7", LITE)}
+    made = list(dict.fromkeys(cells("fig7-why", LITE)))
+    unchanged = [cell for cell in made if cell in own]
+    changed = [cell for cell in made if cell not in own]
+    assert len(unchanged) == 4
+    assert len(changed) == 4 + 4 + 2
+    for cell in changed:
+        usual = LITE.attack(cell.setup, epoch=cell.epoch)
+        paper_s_search = {"iterations": 7_000, "patience": 1_200}
+        paper_s_training = replace(LITE.training(cell.setup), epochs=50)
+        assert cell in (
+            replace(usual, lr=0.1),
+            replace(usual, **paper_s_search),
+            replace(usual, training=paper_s_training),
+        )
+        assert (cell.epoch == 50) == (cell.training == paper_s_training)
+
+
+def test_more_time_is_no_change_at_the_paper_s_scale():
+    setup = PAPER.setup("cifar10", "dmlp", "precode")
+    assert PAPER.longer_attack(setup, epoch=1) == PAPER.attack(setup, epoch=1)
+    assert PAPER.longer_training(setup) == PAPER.training(setup)
+
+
 def test_supplement_varies_one_thing_at_a_time():
     usual = PAPER.setup("cifar10", "dmlp", "precode")
     values = {

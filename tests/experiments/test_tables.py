@@ -13,6 +13,7 @@ from tiny_cells import ATS, ATTACK, TRAINED, TRAINING, of
 from precode_lib.experiments import (
     LITE,
     PAPER,
+    SCALES,
     SMOKE,
     TABLES,
     Finished,
@@ -108,9 +109,10 @@ def test_only_the_paper_s_own_setting_stands_beside_its_number():
             assert (row.paper is not None) == is_usual, (name, row)
 
 
-def test_every_row_of_a_table_can_be_told_from_the_others():
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_every_row_of_a_table_can_be_told_from_the_others(scale):
     for table in TABLES.values():
-        made = rows(table, PAPER, {})
+        made = rows(table, scale, {})
         names = {(r.setup, r.attack, r.condition, r.metric) for r in made}
         assert len(names) == len(made) > 0, table.name
         told = {
@@ -118,6 +120,15 @@ def test_every_row_of_a_table_can_be_told_from_the_others():
             for record in as_records(table, "paper", made)
         }
         assert len(told) == len(made), table.name
+
+
+def test_a_condition_says_what_was_changed_in_the_attack():
+    conditions = {row.condition for row in rows(TABLES["fig7-why"], LITE, {})}
+    assert conditions == {
+        *(f"batch 1, epoch {epoch}" for epoch in (1, 10, 50)),
+        *(f"batch 1, epoch {epoch}, lr 0.1" for epoch in (1, 10)),
+        *(f"batch 1, epoch {epoch}, 7,000 steps" for epoch in (1, 10)),
+    }
 
 
 def test_ats_rows_compare_with_the_transformed_picture_first():
