@@ -9,6 +9,7 @@ from precode_lib.experiments.cells import (
     AtsCell,
     AttackCell,
     Cell,
+    NoiseCell,
     Setup,
     TrainingCell,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Event",
     "Finished",
     "Lab",
+    "NoiseCell",
     "Progress",
     "Row",
     "Scale",

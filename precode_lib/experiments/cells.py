@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 # Raise a kind's number whenever its results may change: finished cells of the old
 # number are then run anew. A test pins a small result of each kind as a reminder.
-RESULTS_VERSION = {"training": 1, "attack": 1, "ats": 1}
+RESULTS_VERSION = {"training": 1, "attack": 1, "noise": 1, "ats": 1}
 BEFORE_FC = ("before fc",)
 
 
@@ -117,17 +117,39 @@ class AttackCell:
                 f"{self.victims} victims do not fill batches of {self.batch_size}; "
                 "choose a multiple."
             )
-        if (self.epoch > 0) != (self.training is not None):
-            raise ValueError(
-                "an attack on a trained model (epoch > 0) needs its training, and only "
-                f"that: got epoch {self.epoch} and training {self.training}."
-            )
+        _check_trained(self)
 
     def __str__(self) -> str:
         extra = f", batches of {self.batch_size}" if self.batch_size > 1 else ""
         extra += f", after {self.epoch} epochs" if self.epoch else ""
         extra += f", lr {self.lr:g}" if self.lr != 0.01 else ""
         return f"{self.attack} on {self.setup}, {self.victims} victims{extra}"
+
+
+@dataclass(frozen=True)
+class NoiseCell:
+    """Compare the gradients of a picture under one draw of noise and under another.
+
+    Args:
+        victims: how many pictures, each with a gradient of its own.
+        draws: of each gradient; every one is compared with the one before.
+        epoch: how long the model was trained before; 0 is at random initialisation.
+        training: which training that was; None at epoch 0.
+    """
+
+    kind: ClassVar[str] = "noise"
+    setup: Setup
+    victims: int = 128
+    draws: int = 6
+    epoch: int = 0
+    training: TrainingCell | None = None
+
+    def __post_init__(self) -> None:
+        _check_trained(self)
+
+    def __str__(self) -> str:
+        extra = f", after {self.epoch} epochs" if self.epoch else ""
+        return f"noise of {self.setup}, {self.victims} victims{extra}"
 
 
 @dataclass(frozen=True)
@@ -151,8 +173,10 @@ class AtsCell:
         return f"ats {self.policy}, {attacker}, {self.setup}"
 
 
-Cell = TrainingCell | AttackCell | AtsCell
-KINDS: dict[str, type] = {c.kind: c for c in (TrainingCell, AttackCell, AtsCell)}
+Cell = TrainingCell | AttackCell | NoiseCell | AtsCell
+KINDS: dict[str, type] = {
+    c.kind: c for c in (TrainingCell, AttackCell, NoiseCell, AtsCell)
+}
 
 
 def to_dict(cell: Cell) -> dict[str, Any]:
@@ -184,6 +208,14 @@ def key_of(cell: Cell, data_digest: str) -> str:
     setup = cell.setup
     words = [cell.kind, setup.dataset, setup.model, setup.defense, f"s{setup.seed}"]
     return "-".join([word.replace("_", "") for word in words] + [digest])
+
+
+def _check_trained(cell: AttackCell | NoiseCell) -> None:
+    if (cell.epoch > 0) != (cell.training is not None):
+        raise ValueError(
+            "a cell of a trained model (epoch > 0) needs its training, and only "
+            f"that: got epoch {cell.epoch} and training {cell.training}."
+        )
 
 
 def _made(kind: type, entry: dict[str, Any], **parts: Any) -> Any:

@@ -6,7 +6,7 @@ holds cells like it. Good to a factor of two: enough to choose between now and t
 
 from collections.abc import Iterable
 
-from precode_lib.experiments.cells import AtsCell, Cell, TrainingCell
+from precode_lib.experiments.cells import AtsCell, Cell, NoiseCell, TrainingCell
 from precode_lib.experiments.store import Finished
 from precode_lib.experiments.tables import reseeded
 
@@ -45,6 +45,8 @@ def _guess(cell: Cell) -> float:
     if isinstance(cell, TrainingCell):
         pictures = cell.train_pictures or 50_000
         return size * cell.epochs * 1.1 * pictures / _TRAINED.get(setup.model, 300.0)
+    if isinstance(cell, NoiseCell):
+        return size * cell.draws * cell.victims * 0.01
     if isinstance(cell, AtsCell):
         tries = 2.5 if cell.adaptive else 1
         return tries * cell.iterations * cell.victims * 0.055 * (setup.width / 64) ** 2

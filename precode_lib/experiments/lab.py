@@ -16,7 +16,7 @@ from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE, Recipe
 from precode_lib.bottleneck import NATS_PER_BIT, with_precode
 from precode_lib.data import Pictures, Splits, victims
 from precode_lib.defenses import Defense, add_noise, prune, prune_globally
-from precode_lib.experiments.cells import AtsCell, AttackCell, Cell, Setup, TrainingCell
+from precode_lib.experiments.cells import AttackCell, Cell, Setup, TrainingCell
 from precode_lib.initialisation import pytorch_default
 from precode_lib.validation import closest
 
@@ -135,7 +135,7 @@ class Lab:
             lambda: Splits(_some(whole.train, train), _some(whole.test, test)),
         )
 
-    def victims(self, cell: AttackCell | AtsCell) -> Pictures:
+    def victims(self, cell: Cell) -> Pictures:
         """The pictures under attack: the paper's own, or some of the training part."""
         if DATASETS[_known(cell.setup.dataset)].victims == "paper":
             source = self._once("paper", self._paper_victims)
@@ -152,8 +152,8 @@ class Lab:
             parts = [splits.train, splits.test]
         else:
             parts = [self.victims(cell)]
-            if isinstance(cell, AttackCell) and cell.training is not None:
-                splits = self.splits(cell.training)
+            if training := getattr(cell, "training", None):
+                splits = self.splits(training)
                 parts += [splits.train, splits.test]
         # An id names these pictures as long as the lab holds them, which is for good.
         names = [("digest", id(p)) for p in parts]

@@ -43,6 +43,7 @@ METRICS = {
     "asr": "ASR, %",
     "train_accuracy": "train, %",
     "test_accuracy": "test, %",
+    "cosine": "cosine of two gradients",
     "psnr against the original": "PSNR against the original, dB",
     "ssim against the original": "SSIM against the original",
 }

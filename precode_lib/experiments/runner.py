@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from precode_lib.data import MissingDataError
 from precode_lib.data.cache import atomic_file
-from precode_lib.experiments.cells import AttackCell, Cell, key_of
+from precode_lib.experiments.cells import Cell, key_of
 from precode_lib.experiments.lab import Lab
 from precode_lib.experiments.running import Progress, forget, run, weights_file
 from precode_lib.experiments.store import (
@@ -94,8 +94,8 @@ def with_trainings(cells: Iterable[Cell]) -> list[Cell]:
     """The cells and the trainings that attacks among them start from, each once."""
     once: dict[Cell, None] = {}
     for cell in cells:
-        if isinstance(cell, AttackCell) and cell.training is not None:
-            once[cell.training] = None
+        if training := getattr(cell, "training", None):
+            once[training] = None
         once[cell] = None
     return list(once)
 
@@ -252,7 +252,7 @@ def _is_done(task: Task, store: Store, lab: Lab) -> bool:
     return all(file.exists() for file in [store.file(task.key), *files])
 
 
-def _has_weights(cell: AttackCell, lab: Lab) -> bool:
+def _has_weights(cell: Cell, lab: Lab) -> bool:
     return weights_file(cell.training, lab, cell.epoch).exists()
 
 

@@ -26,12 +26,14 @@ from precode_lib.experiments.cells import (
     AtsCell,
     AttackCell,
     Cell,
+    NoiseCell,
     TrainingCell,
     key_of,
 )
 from precode_lib.experiments.lab import Lab, recipe, storable
 from precode_lib.experiments.store import rounded
-from precode_lib.federated import observe
+from precode_lib.federated import Observation, observe
+from precode_lib.gradients import cosine_similarity
 from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, Convention, pair, reorder, score
 from precode_lib.protocols import PAPER as PAPER_TRAINING
 from precode_lib.protocols import Randomness
@@ -74,6 +76,8 @@ def run(cell: Cell, lab: Lab, key: str, *, marks: Collection[int] = ()) -> Run:
         result = yield from _train(cell, lab, key, marks)
     elif isinstance(cell, AttackCell):
         result = yield from _attack(cell, lab, key)
+    elif isinstance(cell, NoiseCell):
+        result = yield from _noise(cell, lab)
     else:
         result = yield from _ats(cell, lab)
     return rounded(result)
@@ -144,24 +148,41 @@ def _keep_weights(model: nn.Module, file: Path | None) -> None:
 
 
 def _attack(cell: AttackCell, lab: Lab, key: str) -> Run:
-    setup = cell.setup
     pictures = lab.victims(cell)
-    model = lab.model(setup, pictures).eval()
+    noise = lab.generator(cell.setup, "noise")
+    observation = _observed(cell, lab, _model(cell, lab), noise, cell.batch_size)
+    generator = lab.generator(cell.setup, "attack")
+    search = Search(observation, recipe(cell), generator=generator)
+    yield from _searched(search, lab, key)
+    return _judged(search.result, pictures, storable(pictures, cell))
+
+
+def _model(cell: AttackCell | NoiseCell, lab: Lab) -> nn.Module:
+    """The cell's model, fresh or as its training left it."""
+    model = lab.model(cell.setup, lab.victims(cell)).eval()
     if cell.training is not None:
         file = weights_file(cell.training, lab, cell.epoch)
         model.load_state_dict(read_checkpoint(file, lab.device))
-    noise = lab.generator(setup, "noise")
-    observation = observe(
+    return model
+
+
+def _observed(
+    cell: AttackCell | NoiseCell,
+    lab: Lab,
+    model: nn.Module,
+    noise: torch.Generator,
+    batch_size: int,
+) -> Observation:
+    """What the victims send; all that is random in it is drawn from `noise`."""
+    pictures = lab.victims(cell)
+    return observe(
         model,
-        _grouped(pictures.images, cell.batch_size).to(lab.device),
-        _grouped(pictures.labels, cell.batch_size).to(lab.device),
+        _grouped(pictures.images, batch_size).to(lab.device),
+        _grouped(pictures.labels, batch_size).to(lab.device),
         normalisation=pictures.normalisation,
-        defense=lab.perturbation(setup, noise),
+        defense=lab.perturbation(cell.setup, noise),
         noise=noise,
     )
-    search = Search(observation, recipe(cell), generator=lab.generator(setup, "attack"))
-    yield from _searched(search, lab, key)
-    return _judged(search.result, pictures, storable(pictures, cell))
 
 
 def _searched(search: Search, lab: Lab, key: str) -> Generator[Progress, None, None]:
@@ -237,6 +258,22 @@ def _png(pixels: Tensor) -> str:
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+# --- noise ----------------------------------------------------------------------------
+
+
+def _noise(cell: NoiseCell, lab: Lab) -> Run:
+    model, noise = _model(cell, lab), lab.generator(cell.setup, "noise")
+    last = None
+    cosines = []
+    for draw in range(cell.draws):
+        yield Progress(draw, cell.draws)
+        shared = _observed(cell, lab, model, noise, batch_size=1).shared
+        if last is not None:
+            cosines.append(cosine_similarity(last, shared).double().cpu())
+        last = shared
+    return {"cosine": torch.stack(cosines).mean(0).tolist()}
 
 
 # --- transformations ------------------------------------------------------------------

@@ -17,6 +17,7 @@ from precode_lib.experiments.cells import (
     AtsCell,
     AttackCell,
     Cell,
+    NoiseCell,
     Setup,
     TrainingCell,
 )
@@ -66,7 +67,8 @@ class Row:
         setup: the condition, with seed 0.
         attack: iga, cpl, or nothing for accuracies; ATS rows name the attacker.
         condition: what else distinguishes the row: batch size, epoch, policy.
-        metric: mse, psnr (dB), ssim, asr (%), train_accuracy (%) or test_accuracy (%).
+        metric: mse, psnr (dB), ssim, asr (%), train_accuracy (%), test_accuracy (%), or
+            cosine, of two gradients of one picture.
         paper: what the paper prints; None if nothing.
         mean: over the seeds that were run; None if none was.
         spread: sample standard deviation over seeds; None for fewer than two, and if
@@ -96,8 +98,8 @@ class Row:
 def reseeded(cell: Cell, seed: int) -> Cell:
     """The same cell with another seed, in its training too."""
     changes: dict[str, Any] = {"setup": replace(cell.setup, seed=seed)}
-    if isinstance(cell, AttackCell) and cell.training is not None:
-        changes["training"] = reseeded(cell.training, seed)
+    if training := getattr(cell, "training", None):
+        changes["training"] = reseeded(training, seed)
     return replace(cell, **changes)
 
 
@@ -158,6 +160,9 @@ def _reading(cell: Cell, scale: Scale):
         attacker = "adaptive" if cell.adaptive else "plain"
         policy = "no policy" if cell.policy == "-1" else f"policy {cell.policy}"
         return read, printed, attacker, policy
+    if isinstance(cell, NoiseCell):
+        read = {"cosine": lambda r: fmean(r["cosine"])}
+        return read, {}, "", _condition(setup, cell, scale)
     # Another learning rate, initialisation or reading of "10 %" is tried to explain
     # the printed number, so that is what it stands beside.
     meant = replace(setup, init="published", defense=_meant(setup.defense))
@@ -181,7 +186,9 @@ def _is_published(setup: Setup) -> bool:
 
 
 def _condition(
-    setup: Setup, cell: AttackCell | None = None, scale: Scale | None = None
+    setup: Setup,
+    cell: AttackCell | NoiseCell | None = None,
+    scale: Scale | None = None,
 ) -> str:
     """What distinguishes this row from the main tables' setup, in words."""
     parts = [] if cell is None else _condition_of_attack(cell, scale)
@@ -197,10 +204,13 @@ def _condition(
     return ", ".join(parts)
 
 
-def _condition_of_attack(cell: AttackCell, scale: Scale) -> list[str]:
+def _condition_of_attack(cell: AttackCell | NoiseCell, scale: Scale) -> list[str]:
+    batch_size = getattr(cell, "batch_size", 1)
     parts = []
-    if cell.batch_size > 1 or cell.epoch > 0:
-        parts = [f"batch {cell.batch_size}", f"epoch {cell.epoch}"]
+    if batch_size > 1 or cell.epoch > 0:
+        parts = [f"batch {batch_size}", f"epoch {cell.epoch}"]
+    if isinstance(cell, NoiseCell):
+        return parts
     if cell.lr != LR:
         parts.append(f"lr {cell.lr:g}")
     if cell.iterations != scale.iterations:
@@ -311,25 +321,24 @@ def _fig7_why(scale: Scale) -> list[Cell]:
     At the paper's scale some are no change, and are then the same cell.
     """
     setups = [scale.setup("cifar10", "dmlp", defense) for defense in _PAIR]
-    marks = scale.marks[1:]
-    searches = [
+    usual = [scale.attack(s, epoch=epoch) for epoch in scale.marks for s in setups]
+    more = scale.more_epochs
+    longest = [
+        replace(scale.attack(s, epoch=more), training=scale.longer_training(s))
+        for s in setups
+    ]
+    other_searches = [
         attack(setup, epoch=epoch, **changes)
-        for attack, changes in (
-            (scale.attack, {}),
-            (scale.attack, {"lr": 0.1}),
-            (scale.longer_attack, {}),
-        )
-        for epoch in marks
+        for attack, changes in ((scale.attack, {"lr": 0.1}), (scale.longer_attack, {}))
+        for epoch in scale.marks[1:]
         for setup in setups
     ]
-    trained = [
-        replace(
-            scale.attack(setup, epoch=scale.more_epochs),
-            training=scale.longer_training(setup),
-        )
-        for setup in setups
+    noise = [
+        NoiseCell(c.setup, c.victims, epoch=c.epoch, training=c.training)
+        for c in (*usual, *longest)
+        if c.setup.defense == "precode"
     ]
-    return [*searches, *trained]
+    return [*usual, *longest, *other_searches, *noise]
 
 
 _MLPS, _TWO = ("smlp", "dmlp", "lenet"), ("dmlp", "lenet")
@@ -411,7 +420,7 @@ _ALL = [
     ),
     Table(
         "fig7-why",
-        "Figure 7 where we differ: other searches, a longer training",
+        "Figure 7 where we differ: other searches, a longer training, the noise",
         _fig7_why,
     ),
     Table(

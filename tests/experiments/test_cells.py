@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_cells import ATS, ATTACK, EVERY_KIND, SETUP, TRAINED, TRAINING, of
+from tiny_cells import ATS, ATTACK, EVERY_KIND, NOISE, SETUP, TRAINED, TRAINING, of
 
 from precode_lib.experiments import (
     LITE,
@@ -15,6 +15,7 @@ from precode_lib.experiments import (
     TABLES,
     AtsCell,
     AttackCell,
+    NoiseCell,
     Setup,
     TrainingCell,
     cells,
@@ -27,7 +28,7 @@ OTHER = {
     "init": "pytorch", "k": 8, "beta": 0.5, "places": ("after features.hidden1",),
     "epochs": 5, "train_pictures": None, "test_pictures": None, "attack": "cpl",
     "victims": 8, "batch_size": 2, "iterations": 20, "patience": 3, "lr": 0.1,
-    "shows": True, "policy": "43-18-18", "adaptive": False,
+    "shows": True, "draws": 5, "policy": "43-18-18", "adaptive": False,
 }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def every_change():
 
 
 def test_the_list_of_other_values_knows_every_field():
-    kinds = (Setup, TrainingCell, AttackCell, AtsCell)
+    kinds = (Setup, TrainingCell, AttackCell, NoiseCell, AtsCell)
     names = {field.name for kind in kinds for field in fields(kind)}
     assert names - {"setup", "epoch", "training"} == OTHER.keys()
 
@@ -71,6 +72,7 @@ def test_a_name_stays_what_it_was():
     assert key_of(ATTACK, "0" * 16) == "attack-photos-smlp-precode-s0-b7d9463c6003"
     assert key_of(TRAINED, "0" * 16) == "attack-photos-smlp-precode-s0-ad00b1b47e13"
     assert key_of(TRAINING, "0" * 16) == "training-photos-smlp-precode-s0-f771409928dc"
+    assert key_of(NOISE, "0" * 16) == "noise-photos-smlp-precode-s0-17a3d0de57c5"
     assert key_of(ATS, "0" * 16) == "ats-photos-resnet-none-s0-7928b92017ec"
 
 
@@ -119,7 +121,7 @@ def test_unknown_fields_are_refused(part):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="training, attack, ats"):
+    with pytest.raises(ValueError, match="training, attack, noise, ats"):
         from_dict({**to_dict(ATTACK), "kind": "guess"})
 
 

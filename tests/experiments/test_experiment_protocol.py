@@ -135,10 +135,10 @@ def test_trained_attacks_start_from_a_training_that_other_tables_run_too():
 def test_figure_7_is_tried_otherwise_one_change_at_a_time():
     own = {*cells("fig7", LITE)}
     made = list(dict.fromkeys(cells("fig7-why", LITE)))
-    unchanged = [cell for cell in made if cell in own]
-    changed = [cell for cell in made if cell not in own]
-    assert len(unchanged) == 4
-    assert len(changed) == 4 + 4 + 2
+    attacks = [cell for cell in made if cell.kind == "attack"]
+    changed = [cell for cell in attacks if cell not in own]
+    assert len(attacks) - len(changed) == 6  # three epochs, with and without PRECODE
+    assert len(changed) == 2 + 4 + 4
     for cell in changed:
         usual = LITE.attack(cell.setup, epoch=cell.epoch)
         paper_s_search = {"iterations": 7_000, "patience": 1_200}
@@ -149,6 +149,14 @@ def test_figure_7_is_tried_otherwise_one_change_at_a_time():
             replace(usual, training=paper_s_training),
         )
         assert (cell.epoch == 50) == (cell.training == paper_s_training)
+
+
+def test_the_noise_is_measured_wherever_figure_7_attacks_precode():
+    made = cells("fig7-why", LITE)
+    noise = {(c.setup, c.training) for c in made if c.kind == "noise"}
+    attacked = {(c.setup, c.training) for c in made if c.kind == "attack"}
+    assert noise == {(s, t) for s, t in attacked if s.defense == "precode"}
+    assert {c.epoch for c in made if c.kind == "noise"} == {0, 1, 10, 50}
 
 
 def test_more_time_is_no_change_at_the_paper_s_scale():

@@ -168,7 +168,7 @@ def test_as_many_victims_as_training_pictures_are_not_taken_for_them(lab):
 @pytest.mark.parametrize("cell", EVERY_KIND.values(), ids=EVERY_KIND)
 def test_provenance_names_the_pictures_that_were_used(cell, lab):
     sizes = [len(pictures) for pictures in lab.pictures(cell)]
-    expected = {"training": [130, 20], "attack": [4], "ats": [2]}
+    expected = {"training": [130, 20], "attack": [4], "noise": [4], "ats": [2]}
     assert sizes == expected[cell.kind]
 
 

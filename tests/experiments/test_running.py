@@ -4,12 +4,14 @@ import base64
 import io
 from dataclasses import replace
 from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_cells import ATS, ATTACK, SETUP, TRAINED, TRAINING, of
+from tiny_cells import ATS, ATTACK, NOISE, SETUP, TRAINED, TRAINING, of
+from torch.nn.functional import cross_entropy
 
 from precode_lib.ats import Policy
 from precode_lib.ats_evaluation import IGA_ATS, adaptive, evaluate, plain
@@ -251,6 +253,60 @@ def test_an_ats_cell_is_the_evaluation_of_its_policy(is_adaptive, lab):
     assert_scores(result["transformed"], found.against_transformed)
 
 
+def test_noise_that_precode_draws_is_compared_draw_by_draw(lab):
+    cell = of(replace(NOISE, draws=40), width=64, k=16)
+    pictures = lab.victims(cell)
+    model = lab.model(cell.setup, pictures).eval()
+
+    def gradient(image, label):
+        loss = cross_entropy(model(image[None]), label[None])
+        parts = torch.autograd.grad(loss, model.parameters())
+        return torch.cat([part.flatten() for part in parts])
+
+    # Without the library's gradients: one picture after the other, torch's own noise.
+    torch.manual_seed(0)
+    expected = []
+    for image, label in zip(pictures.images, pictures.labels, strict=True):
+        drawn = [gradient(image, label) for _ in range(40)]
+        cosines = [torch.cosine_similarity(*p, dim=0) for p in pairwise(drawn)]
+        expected.append(torch.stack(cosines).mean().item())
+    found = result_of(cell, lab)["cosine"]
+    assert found == pytest.approx(expected, abs=0.05)
+    assert max(found) < 0.9  # or nothing was drawn
+
+
+def test_noise_on_the_gradient_leaves_the_cosine_that_its_length_allows(lab):
+    cell = of(replace(NOISE, draws=9), defense="ng-2", width=64)
+    pictures = lab.victims(cell)
+    model = lab.model(cell.setup, pictures).eval()
+    loss = cross_entropy(model(pictures.images[:1]), pictures.labels[:1])
+    parts = torch.autograd.grad(loss, model.parameters())
+    power = sum(part.square().sum() for part in parts)
+    noise = 1e-2**2 * sum(part.numel() for part in parts)
+    expected = (power / (power + noise)).item()
+    assert result_of(cell, lab)["cosine"][0] == pytest.approx(expected, abs=0.02)
+
+
+def test_gradients_without_noise_are_alike(lab):
+    cell = of(NOISE, defense="none")
+    assert result_of(cell, lab) == {"cosine": pytest.approx([1.0] * 4)}
+
+
+def test_the_noise_of_a_trained_model_is_that_of_its_weights(lab):
+    result_of(TRAINING, lab, "training", marks=(2,))
+    trained = replace(NOISE, epoch=2, training=TRAINING)
+    found, untrained = (result_of(cell, lab)["cosine"] for cell in (trained, NOISE))
+    model = weights_after(2, lab)
+    again = replace(lab, work=lab.work / "elsewhere")
+    torch.save(model.state_dict(), made(weights_file(TRAINING, again, 2)))
+    assert found == result_of(trained, again)["cosine"] != untrained
+
+
+def made(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
 def test_pictures_are_kept_only_where_the_cell_shows_them(lab):
     cell = replace(ATTACK, victims=10, shows=True, iterations=3)
     _, last, _ = by_hand(cell, lab, IGA_PRECODE)
@@ -265,13 +321,13 @@ def test_pictures_are_kept_only_where_the_cell_shows_them(lab):
 
 def test_running_a_cell_leaves_the_global_generator_alone(lab):
     before = torch.get_rng_state()
-    for cell in (TRAINING, ATTACK, ATS):
+    for cell in (TRAINING, ATTACK, NOISE, ATS):
         result_of(cell, lab, cell.kind)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_results_hold_nothing_but_what_json_keeps(lab):
-    for cell in (TRAINING, ATTACK, ATS):
+    for cell in (TRAINING, ATTACK, NOISE, ATS):
         result = result_of(cell, lab, cell.kind)
         assert running.rounded(result) == result
 
@@ -316,6 +372,7 @@ REMINDERS = {
             "asr": 0.0,
         },
     ),
+    "noise": (NOISE, {"first": 0.828465, "last": 0.920203}),
     "ats": (ATS, {"original": 10.3334, "mse": 0.0279168}),
 }
 
@@ -326,6 +383,8 @@ def told(kind, result):
         return {"train_loss": result["train_loss"][-1], "test": result["test_loss"][-1]}
     if kind == "attack":
         return {"objective": result["objective"][0], **result["last"]["paper"]}
+    if kind == "noise":
+        return {"first": result["cosine"][0], "last": result["cosine"][-1]}
     return {"original": result["original"]["psnr"], "mse": result["transformed"]["mse"]}
 
 

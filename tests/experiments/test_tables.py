@@ -125,6 +125,7 @@ def test_every_row_of_a_table_can_be_told_from_the_others(scale):
 def test_a_condition_says_what_was_changed_in_the_attack():
     conditions = {row.condition for row in rows(TABLES["fig7-why"], LITE, {})}
     assert conditions == {
+        "",
         *(f"batch 1, epoch {epoch}" for epoch in (1, 10, 50)),
         *(f"batch 1, epoch {epoch}, lr 0.1" for epoch in (1, 10)),
         *(f"batch 1, epoch {epoch}, 7,000 steps" for epoch in (1, 10)),

@@ -2,7 +2,13 @@
 
 from dataclasses import replace
 
-from precode_lib.experiments import AtsCell, AttackCell, Setup, TrainingCell
+from precode_lib.experiments import (
+    AtsCell,
+    AttackCell,
+    NoiseCell,
+    Setup,
+    TrainingCell,
+)
 
 SETUP = Setup("photos", "smlp", "precode", width=16, k=4)
 TRAINING = TrainingCell(SETUP, epochs=3, train_pictures=130, test_pictures=20)
@@ -11,7 +17,14 @@ TRAINED = replace(ATTACK, epoch=2, training=TRAINING)
 ATS = AtsCell(
     Setup("photos", "resnet", width=4), "3-1-7", True, victims=2, iterations=4
 )
-EVERY_KIND = {"training": TRAINING, "attack": ATTACK, "trained": TRAINED, "ats": ATS}
+NOISE = NoiseCell(SETUP, victims=4, draws=3)
+EVERY_KIND = {
+    "training": TRAINING,
+    "attack": ATTACK,
+    "trained": TRAINED,
+    "noise": NOISE,
+    "ats": ATS,
+}
 
 
 def of(cell, **changes):
