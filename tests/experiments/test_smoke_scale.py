@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from precode_lib import cli
-from precode_lib.experiments import SMOKE, TABLES, Store, runner
+from precode_lib.experiments import SMOKE, TABLES, Store, runner, with_trainings
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,8 @@ def places(folder):
 
 def test_every_cell_of_every_table_has_its_result(folder):
     cells = {cell for table in TABLES.values() for cell in table.all_cells(SMOKE)}
-    assert {finished.cell for finished in Store(folder / "smoke")} == cells
+    needed = {*with_trainings(cells)}  # longer ones stand in no table
+    assert {finished.cell for finished in Store(folder / "smoke")} == needed > cells
 
 
 @pytest.mark.parametrize("name", TABLES)
