@@ -9,7 +9,7 @@ differentiated victim by victim with `torch.func`, from the same loss.
 import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +33,12 @@ from precode_lib.gradients import (
 )
 from precode_lib.layers import rule_for
 from precode_lib.loss import per_example_loss
-from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
+from precode_lib.sampling import (
+    NoiseSource,
+    noise_from,
+    recorded_noise,
+    unheard,
+)
 from precode_lib.turns import one_at_a_time
 from precode_lib.validation import check_model
 
@@ -110,12 +115,19 @@ class Capture:
         if create_graph is None:
             wanted = images.requires_grad or labels.requires_grad
             create_graph = torch.is_grad_enabled() and wanted
-        if len(images) > 1 and mixes_examples(self._modules):
+        if len(images) > 1 and self.mixes_examples(images, labels):
             alone = partial(self, create_graph=create_graph)
             return victim_by_victim(alone, images, labels, noise)
         source = nullcontext() if noise is None else noise_from(noise)
         with source, differentiable():
             return self._all_at_once(images, labels, create_graph)
+
+    @one_at_a_time
+    def mixes_examples(self, images: Tensor, labels: Tensor) -> bool:
+        """Whether an example's loss depends on the others of its batch."""
+        if mixes_examples(self._modules):
+            return True
+        return self._look_at_model(images, labels).mixes
 
     @one_at_a_time
     def activation_bytes(self, images: Tensor, labels: Tensor) -> int:
@@ -133,11 +145,7 @@ class Capture:
             losses = self._call(images.flatten(0, 1), labels.flatten(0, 1))
         total = losses.view(images.shape[:2]).mean(1).sum()
         terms = _Terms()
-        outputs = [call.output for call in calls]
-        deltas = torch.autograd.grad(
-            total, outputs, create_graph=graph, materialize_grads=True
-        ) if outputs else ()  # fmt: skip
-        for call, delta in zip(calls, deltas, strict=True):
+        for call, delta in zip(calls, _deltas(total, calls, graph), strict=True):
             for role, term in call.terms(delta, num_victims).items():
                 terms.add(plan.layers[call.layer].get(role), term)
         if plan.uncovered:
@@ -177,7 +185,7 @@ class Capture:
         losses = pure_losses(self.model, self.loss)
 
         def victim_loss(chosen, images, labels, noise):
-            with noise_from(noise):
+            with noise_from(noise), unheard():
                 return functional_call(losses, chosen, (images, labels)).mean()
 
         noise = [n.unflatten(0, images.shape[:2]) for n in noise]
@@ -188,40 +196,79 @@ class Capture:
         return ((name.removeprefix(prefix), term) for name, term in found.items())
 
     def _look_at_model(self, images: Tensor, labels: Tensor) -> "_Plan":
-        signature = (images.shape[1:], _is_random(self._modules))
+        modes = [(module.training, _drops(module)) for module in self._modules]
+        signature = (images.shape[1:], modes)
         if self._plan is None or self._plan.signature != signature:
             self._plan = self._make_plan(images, labels, signature)
         return self._plan
 
     def _make_plan(self, images: Tensor, labels: Tensor, signature) -> "_Plan":
-        """Run once on another number of pictures, to see which layers run how."""
-        examples = 3 if images.shape[0] * images.shape[1] == 2 else 2
+        """Run twice on few pictures, to see which layers run how, and on what."""
+        ruled = {m: {} for m in self._modules if rule_for(m) is not None}
+        sizes = (3, 4) if images.shape[0] * images.shape[1] == 2 else (2, 3)
+        with self._rehearsal(images, labels, sizes[0]) as (x, y):
+            state = _rng_state(x)
+            with torch.no_grad(), _record(ruled, in_place=False) as calls:
+                self._call(x, y)
+            is_random = not torch.equal(_rng_state(x), state)
+        covered = _covered(self.model, calls, sizes[0])
+        named = self.model.named_parameters()
+        trained = {n: p for n, p in named if p.requires_grad}
+        elsewhere, mixes = self._dependences(images, labels, sizes[1], ruled, trained)
+        covered -= elsewhere
+        names = {id(p): n for n, p in trained.items()}
+        layers = {
+            call.layer: roles
+            for call in calls
+            if call.is_by_example(sizes[0])
+            and (roles := _roles(call.layer, names, covered))
+        }
+        uncovered = [names[i] for i in names if i not in covered]
+        if uncovered and is_random:
+            # Dropout would draw another mask for the second pass: take all from one.
+            layers, uncovered = {}, list(self.names)
+        size = sum(call.num_bytes() for call in calls) // sizes[0]
+        changed = any(call.was_changed() for call in calls)
+        convolves = any(isinstance(call.layer, nn.Conv2d) for call in calls)
+        return _Plan(signature, layers, uncovered, changed, size, convolves, mixes)
+
+    @contextmanager
+    def _rehearsal(
+        self, images: Tensor, labels: Tensor, examples: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """So many different pictures; what is run on them leaves no trace."""
         x, y = (
             t.detach().flatten(0, 1)[:1].expand(examples, *t.shape[2:])
             for t in (images, labels)
         )
-        ruled = {m: {} for m in self._modules if rule_for(m) is not None}
+        fade = torch.linspace(1, 0.5, examples).to(x).view(-1, *[1] * (x.dim() - 1))
         devices = [x.device] if x.is_cuda else []
-        with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(torch.random.fork_rng(devices))
-            stack.enter_context(noise_from(torch.zeros_like))
-            calls = stack.enter_context(_record(ruled, in_place=False))
-            self._call(x, y)
-        covered = _covered(self.model, calls, examples)
-        names = {id(p): n for n, p in self.model.named_parameters() if p.requires_grad}
-        layers = {
-            call.layer: _roles(call.layer, names, covered)
-            for call in calls
-            if call.is_by_example(examples)
-        }
-        uncovered = [names[i] for i in names if i not in covered]
-        if uncovered and _is_random(self._modules):
-            # Dropout would draw another mask for the second pass: take all from one.
-            layers, uncovered = {}, list(self.names)
-        size = sum(call.num_bytes() for call in calls) // examples
-        changed = any(call.was_changed() for call in calls)
-        return _Plan(signature, layers, uncovered, changed, size)
+        quiet = noise_from(torch.zeros_like)
+        with torch.random.fork_rng(devices), quiet, unheard():
+            yield x * fade, y
+
+    def _dependences(
+        self, images: Tensor, labels: Tensor, examples: int, ruled, trained
+    ) -> tuple[set[int], bool]:
+        """Parameters that more than their layers' calls use; whether examples mix.
+
+        Layers are cut off from their parameters: whatever still reaches one does so
+        behind the rules' back (a tied weight in a function, a penalty in the loss).
+        """
+        rehearsal = self._rehearsal(images, labels, examples)
+        cuts = _cut_off(ruled, examples)
+        with rehearsal as (x, y), differentiable(), cuts as elsewhere:
+            x.requires_grad_()
+            losses = self._call(x.clone(), y)  # the model may change it in place
+            if not losses.requires_grad:
+                return elsewhere, False
+            slopes = torch.autograd.grad(
+                losses.sum(), trained.values(), retain_graph=True, allow_unused=True
+            )
+            pairs = zip(trained.values(), slopes, strict=True)
+            elsewhere |= {id(p) for p, slope in pairs if slope is not None}
+            (slope,) = torch.autograd.grad(losses[0], x, materialize_grads=True)
+        return elsewhere, bool((slope[1:].abs() > 0).any())
 
 
 @dataclass(frozen=True)
@@ -231,11 +278,8 @@ class _Plan:
     uncovered: list[str]
     in_place: bool  # later layers overwrite inputs or outputs: record copies
     bytes_per_example: int
-
-    @property
-    def convolves(self) -> bool:
-        """Whether some layer gains from `lean_convolutions`."""
-        return any(isinstance(layer, nn.Conv2d) for layer in self.layers)
+    convolves: bool  # so that `lean_convolutions` pay
+    mixes: bool  # an example's loss depends on the others of its batch
 
 
 class Losses(nn.Module):
@@ -299,6 +343,60 @@ def _record(layers, in_place: bool) -> Iterator[list[_LayerCall]]:
             handle.remove()
 
 
+def _deltas(total: Tensor, calls: Sequence[_LayerCall], graph: bool) -> list[Tensor]:
+    """The gradient of each call's output; zero where none flows (no_grad)."""
+    outputs = [call.output for call in calls if call.output.requires_grad]
+    found = torch.autograd.grad(
+        total, outputs, create_graph=graph, materialize_grads=True
+    ) if outputs else ()  # fmt: skip
+    flowing = iter(found)
+    return [
+        next(flowing) if call.output.requires_grad else torch.zeros_like(call.output)
+        for call in calls
+    ]
+
+
+@contextmanager
+def _cut_off(layers, examples: int) -> Iterator[set[int]]:
+    """Let layers compute without a way back to their parameters.
+
+    Yields the parameters of those whose first axis does not count examples.
+    """
+    odd: set[int] = set()
+
+    def hook(layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+        call = _LayerCall(layer, inputs[0] if inputs else None, output)
+        if not call.is_by_example(examples):
+            odd.update(id(p) for p in layer._parameters.values())
+            return None
+        return _Cut.apply(call.x, output.detach().clone())
+
+    handles = [m.register_forward_hook(hook, prepend=True) for m in layers]
+    try:
+        yield odd
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Cut(torch.autograd.Function):
+    """The output; backwards, example n of it is said to come from n of the input."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, output: Tensor) -> Tensor:
+        ctx.save_for_backward(x.new_empty(1).expand(x.shape))  # only its shape
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None]:
+        (like,) = ctx.saved_tensors
+        # Not sums of slopes, nor one number for all: those cancel (softmax, centring).
+        reached = (upstream.reshape(len(upstream), -1).abs() > 0).any(1, keepdim=True)
+        unlike = torch.linspace(0.5, 1, like[0].numel()).to(like)
+        return (reached * unlike).view_as(like), None
+
+
 class _Terms(dict):
     """Parameter name -> sum of the contributions of all calls."""
 
@@ -344,12 +442,17 @@ def mixes_examples(modules: nn.Module | Iterable[nn.Module]) -> bool:
     )
 
 
-def _is_random(modules: Iterable[nn.Module]) -> bool:
-    """Whether a second pass would draw other masks."""
-    return any(
-        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0
-        for m in modules
-    )
+def _drops(module: nn.Module) -> bool:
+    """Whether it is a dropout that drops something."""
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+
+
+def _rng_state(like: Tensor) -> Tensor:
+    """Where torch's global generators are that `like`'s device draws from."""
+    states = [torch.get_rng_state()]
+    if like.is_cuda:
+        states.append(torch.cuda.get_rng_state(like.device))
+    return torch.cat(states)
 
 
 @contextmanager

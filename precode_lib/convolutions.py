@@ -156,7 +156,9 @@ def _conv2d_arguments(
 ):
     """What `_Convolution` takes; None where only PyTorch knows what to do."""
     cast = torch.is_autocast_enabled(input.device.type)
-    if isinstance(padding, str) or input.dim() != 4 or cast:
+    # A kernel that is computed may depend on the pictures: its slope is needed.
+    computed = any(t is not None and t.grad_fn is not None for t in (weight, bias))
+    if isinstance(padding, str) or input.dim() != 4 or cast or computed:
         return None
     pairs = (_pair(value) for value in (stride, padding, dilation))
     return input, weight, bias, (*pairs, groups)

@@ -20,14 +20,25 @@ from precode_lib.capture import (
     Losses,
     check_victims,
     differentiable,
-    mixes_examples,
     pure_losses,
 )
 from precode_lib.defenses import ClientStep, Defense
 from precode_lib.defenses.combinators import defended
-from precode_lib.gradients import Gradients, concatenate, factor, ranks
+from precode_lib.gradients import (
+    Gradients,
+    concatenate,
+    factor,
+    keeping_axis,
+    ranks,
+)
 from precode_lib.loss import check_is_tensor, per_example_loss
-from precode_lib.sampling import NoiseSource, draw_noise, noise_from, recorded_noise
+from precode_lib.sampling import (
+    NoiseSource,
+    draw_noise,
+    noise_from,
+    recorded_noise,
+    unheard,
+)
 from precode_lib.turns import one_at_a_time
 from precode_lib.validation import (
     check_count,
@@ -120,10 +131,11 @@ class Observation:
         """How many victims: V."""
         return self.shared.num_victims
 
-    def take(self, victims: Tensor | slice) -> "Observation":
+    def take(self, victims: Tensor | slice | int) -> "Observation":
         """What these victims sent, by index, mask or slice."""
-        labels = None if self.labels is None else self.labels[victims]
-        return replace(self, shared=self.shared.take(victims), labels=labels)
+        rows = keeping_axis(victims)
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, shared=self.shared.take(rows), labels=labels)
 
     def to(self, *args, **kwargs) -> "Observation":
         """A copy elsewhere, as `Tensor.to`; the model is copied, not moved."""
@@ -187,13 +199,13 @@ class Client:
         Forward, backward and double backward keep about eight times the layers' inputs
         and outputs; a term that is not factored is met as guess and as difference.
         """
-        if mixes_examples(self.model):
-            return 1  # a batch norm would normalise all of them together
         labels = images.new_zeros(images.shape[:2], dtype=torch.int64)[:1]
         one = images[:1].detach()
+        if self.capture.mixes_examples(one, labels):
+            return 1  # a batch norm would normalise all of them together
         held = 8 * self.capture.activation_bytes(one, labels)
         if self.local is None:
-            with noise_from(torch.zeros_like):
+            with noise_from(torch.zeros_like), unheard():
                 shared = self.capture(one, labels, create_graph=False)
             held += 3 * sum(_bytes(t) for t in shared.values() if isinstance(t, Tensor))
         else:
@@ -216,7 +228,7 @@ class Client:
             for batch, given in zip(batches, noises, strict=True):
 
                 def step_loss(weights, batch=batch, given=given):
-                    with noise_from(given):
+                    with noise_from(given), unheard():
                         pair = x[batch], y[batch]
                         return functional_call(losses, weights, pair).mean()
 
@@ -243,7 +255,7 @@ class Client:
         with source:
             for batch in self.local.batches(images.shape[1]):
                 quiet = noise_from(torch.zeros_like)
-                with torch.no_grad(), quiet, recorded_noise() as stand_ins:
+                with torch.no_grad(), quiet, unheard(), recorded_noise() as stand_ins:
                     losses(images[0, batch].detach(), labels[0, batch].detach())
                 drawn.append([_draw_for(len(images), each) for each in stand_ins])
         return drawn
@@ -390,7 +402,7 @@ def _num_classes(model: nn.Module, images: Tensor) -> int:
     devices = [images.device] if images.is_cuda else []
     quiet = noise_from(torch.zeros_like)
     try:
-        with torch.random.fork_rng(devices), torch.no_grad(), quiet:
+        with torch.random.fork_rng(devices), torch.no_grad(), quiet, unheard():
             logits = functional_call(model, buffers, (images,))
     except Exception as error:
         raise ValueError(

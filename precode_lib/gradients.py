@@ -77,8 +77,10 @@ class Gradients(Mapping[str, Term]):
     @property
     def requires_grad(self) -> bool:
         """Whether any tensor does."""
-        tensors = (t.left if isinstance(t, Outer) else t for t in self.values())
-        return any(tensor.requires_grad for tensor in tensors)
+        sides = (
+            (t.left, t.right) if isinstance(t, Outer) else (t,) for t in self.values()
+        )
+        return any(tensor.requires_grad for pair in sides for tensor in pair)
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
@@ -97,16 +99,17 @@ class Gradients(Mapping[str, Term]):
         """Move or convert every tensor, as `Tensor.to`."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
-    def take(self, victims: Tensor | slice) -> "Gradients":
+    def take(self, victims: Tensor | slice | int) -> "Gradients":
         """Keep these victims, by index, mask or slice."""
-        return self.map(lambda tensor: tensor[victims])
+        rows = keeping_axis(victims)
+        return self.map(lambda tensor: tensor[rows])
 
     def squared_norms(self) -> Tensor:
         """(V, P); kept when constant, for a target is compared at every step."""
         if self._squared_norms is not None:
             return self._squared_norms
         squares = inners(self, self)
-        if not squares.requires_grad:
+        if not self.requires_grad:  # within no_grad no squares do, later ones may
             self._squared_norms = squares
         return squares
 
@@ -135,6 +138,14 @@ def check_gradients(gradients: object) -> None:
             f"gradients must be Gradients, got {type(gradients).__name__}; "
             "from_list(names, [p.grad for p in ...]) makes them."
         )
+
+
+def keeping_axis(victims: Tensor | slice | int) -> Tensor | slice | list[int]:
+    """An index that picks the same and leaves the axis of victims, also for one."""
+    if isinstance(victims, int):
+        return [victims]
+    single = isinstance(victims, Tensor) and victims.dim() == 0
+    return victims.reshape(1) if single else victims
 
 
 def matching(names: Sequence[str] | Mapping, patterns: Sequence[str]) -> set[str]:

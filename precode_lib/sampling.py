@@ -107,6 +107,20 @@ def kl_terms() -> Iterator[list[Tensor]]:
         yield terms
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Hide what runs here from every open list of noise and of KL.
+
+    For rehearsals, and for what runs once more with noise that was already recorded.
+    """
+    tokens = [(lists, lists.set(())) for lists in (_noise_lists, _kl_lists)]
+    try:
+        yield
+    finally:
+        for lists, token in tokens:
+            lists.reset(token)
+
+
 def draw_noise(mean: Tensor) -> Tensor:
     """Standard normal noise of mean's shape, dtype and device, from the open context.
 

@@ -43,7 +43,7 @@ from precode_lib.protocols import (
     make_optimizer,
     trainable,
 )
-from precode_lib.sampling import noise_from
+from precode_lib.sampling import noise_from, unheard
 from precode_lib.validation import check_count
 
 __all__ = [
@@ -380,7 +380,8 @@ def set_gradients(model: nn.Module, shared: Gradients) -> None:
 def check_model(model: nn.Module, pictures: Pictures) -> int:
     """Try the model on one picture, and count its classes; refuse too few."""
     loaded = LoadedPictures(pictures[:1], model)
-    with torch.no_grad(), mode(model, training=False), noise_from(torch.zeros_like):
+    quiet = noise_from(torch.zeros_like)
+    with torch.no_grad(), mode(model, training=False), quiet, unheard():
         logits = model(loaded.batch(slice(0, 1))[0])
     if logits.ndim != 2 or logits.shape[1] < pictures.num_classes:
         raise ValueError(

@@ -11,11 +11,16 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
-from precode_lib.bottleneck import VariationalBottleneck, noise_from
+from precode_lib.bottleneck import (
+    VariationalBottleneck,
+    kl_terms,
+    noise_from,
+    recorded_noise,
+)
 from precode_lib.capture import Capture, victim_gradients
 from precode_lib.gradients import Outer, cosine_similarity, squared_distance
 from precode_lib.layers import rule_for
-from precode_lib.loss import loss
+from precode_lib.loss import loss, per_example_loss
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}
 
@@ -226,6 +231,78 @@ class Borrowed(nn.Module):
         return F.linear(x.flatten(1), self.body.weight) * 2
 
 
+class Mirrored(nn.Module):
+    """An autoencoder whose decoder is the encoder's matrix, the other way round."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.fc = nn.Linear(108, 6), nn.Linear(108, 3)
+
+    def forward(self, x):
+        code = self.encoder(x.flatten(1)).tanh()
+        return self.fc(F.linear(code, self.encoder.weight.T))
+
+
+class HalvesFirst(nn.Module):
+    """A layer that sees two halves of every picture, counted by its first axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(54, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        halves = torch.stack(x.flatten(1).chunk(2, dim=1))
+        return self.fc(self.body(halves).tanh().mean(0))
+
+
+class Frozen(nn.Module):
+    """Layers behind which no gradient is recorded."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(108, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            features = self.body(x.flatten(1)).tanh()
+        return self.fc(features)
+
+
+class Centred(nn.Module):
+    """Takes the batch's mean off, as a batch norm of one's own would."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(108, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        features = self.body(x.flatten(1))
+        return self.fc((features - features.mean(0)).tanh())
+
+
+class Hyper(nn.Module):
+    """Each picture makes the kernel that it is convolved with."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.kernel = nn.Conv2d(3, 2, 3), nn.Linear(108, 2 * 2 * 9)
+        self.fc = nn.Linear(2 * 4, 3)
+
+    def forward(self, x):
+        maps = self.conv(x).tanh().flatten(0, 1)[None]
+        kernels = self.kernel(x.flatten(1)).view(-1, 2, 3, 3)
+        maps = F.conv2d(maps, kernels, groups=len(x))
+        return self.fc(maps.view(len(x), -1).tanh())
+
+
+def doubled():
+    """One layer was given another forward, its class was not."""
+    model = linear_net(108, 5, True, nn.Tanh)
+    plain = model[1].forward
+    model[1].forward = lambda x: plain(x) * x.mean(1, keepdim=True)
+    return model
+
+
 class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
@@ -247,6 +324,12 @@ MODELS = {
     "sequence first": lambda: Token(batch_first=False),
     "tied": Tied,
     "borrowed": Borrowed,
+    "mirrored": Mirrored,
+    "halves first": HalvesFirst,
+    "no gradient": Frozen,
+    "centred": Centred,
+    "hyper": Hyper,
+    "doubled": doubled,
     "custom": lambda: nn.Sequential(Scaled(), nn.Flatten(), nn.Linear(108, 3)),
     "batch norm": lambda: norm_net(nn.BatchNorm2d(4)),
     "group norm": lambda: norm_net(nn.GroupNorm(2, 4)),
@@ -270,7 +353,10 @@ def test_models_of_every_kind_agree_with_autograd(make, batch):
         assert_agrees(model, *pictures(victims, batch, 3, 6, 6))
 
 
-@pytest.mark.parametrize("make", [Residual, Token, Tied], ids=["r", "token", "tied"])
+SLOPED = [Residual, Token, Tied, Mirrored, HalvesFirst, Centred, Hyper]
+
+
+@pytest.mark.parametrize("make", SLOPED)
 def test_slopes_agree_for_models_of_every_kind(make):
     torch.manual_seed(0)
     model = make().double().eval()
@@ -291,6 +377,30 @@ def test_frozen_parameters_have_no_gradient():
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter"):
         Capture(model)
+
+
+def test_layers_behind_frozen_ones_are_served():
+    model = linear_net(12, 5, True, nn.Tanh)
+    model[1].requires_grad_(False)
+    model[3].bias.requires_grad_(False)
+    images, labels = pictures(2, 2, 3, 2, 2)
+    found = victim_gradients(model, images, labels).dense()
+    assert list(found) == ["3.weight"]
+    model.requires_grad_(True)
+    assert_close(found["3.weight"], one_by_one(model, images, labels)["3.weight"])
+
+
+def test_a_penalty_on_a_weight_counts():
+    def penalised(model, images, labels):
+        return per_example_loss(model, images, labels) + model[1].weight.square().sum()
+
+    model = linear_net(12, 5, True, nn.Tanh)
+    images, labels = pictures(2, 2, 3, 2, 2)
+    found = victim_gradients(model, images, labels, loss=penalised).dense()
+    expected = one_by_one(model, images, labels)
+    expected["1.weight"] += 2 * model[1].weight.detach()
+    for name, term in expected.items():
+        assert_close(found[name], term, **TIGHT)
 
 
 def test_a_layer_with_a_forward_of_its_own_has_no_rule():
@@ -355,6 +465,19 @@ def test_both_passes_see_the_same_noise():
         assert_close(found["1.1.bias"], redrawn["1.1.bias"])
 
 
+@pytest.mark.parametrize("scaled", [False, True], ids=["ruled", "with a custom layer"])
+def test_who_listens_hears_each_noise_once(scaled):
+    model = bottleneck_net()
+    model = nn.Sequential(Scaled(), model).double() if scaled else model
+    images, labels = pictures(3, 2, 3, 6, 6)
+    with recorded_noise() as noise, kl_terms() as terms:
+        found = victim_gradients(model, images, labels).dense()
+    assert [len(n) for n in noise] == [len(t) for t in terms] == [6]
+    again = victim_gradients(model, images, labels, noise=noise).dense()
+    for name, term in found.items():
+        assert torch.equal(term, again[name])
+
+
 def test_training_mode_normalises_each_victims_own_batch():
     torch.manual_seed(0)
     model = norm_net(nn.BatchNorm2d(4)).double().train()
@@ -372,16 +495,27 @@ def test_statistics_that_are_not_tracked_are_the_batchs_own():
     assert_agrees(model, *pictures(3, 4, 3, 6, 6))
 
 
+class FunctionalDropout(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, training=self.training)
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout, FunctionalDropout])
 @pytest.mark.parametrize("custom", [False, True])
-def test_dropout_drops_the_same_units_for_every_parameter(custom):
+def test_dropout_drops_the_same_units_for_every_parameter(custom, dropout):
     torch.manual_seed(0)
     first = Scaled() if custom else nn.Identity()
-    layers = nn.Flatten(), nn.Linear(108, 50), nn.Dropout(0.5), nn.Linear(50, 3)
+    layers = nn.Flatten(), nn.Linear(108, 50), dropout(), nn.Linear(50, 3)
     model = nn.Sequential(first, *layers).double().train()
     found = victim_gradients(model, *pictures(2, 1, 3, 6, 6)).dense()
     dropped = (found["4.weight"] == 0).all(1)  # columns of dropped units
     assert 0 < dropped.sum() < dropped.numel()
     assert torch.equal(dropped, found["2.bias"] == 0)
+    if custom:  # the custom layer's slope is made of the units that were kept
+        weight, bias = model[2].weight.detach(), found["2.bias"]
+        images, _ = pictures(2, 1, 3, 6, 6)
+        expected = (bias @ weight).view(2, 3, 36) * images.view(2, 3, 36)
+        assert_close(found["0.scale"].flatten(1), expected.sum(2))
 
 
 def test_without_gradients_wanted_there_is_no_graph():

@@ -183,6 +183,19 @@ def test_dp_sgd_takes_probabilities_and_lets_an_attacker_differentiate():
     assert (slope != 0).any()
 
 
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+def test_dp_sgd_refuses_a_model_that_mixes_its_batch_by_hand():
+    model = nn.Sequential(Centred(), nn.Flatten(), nn.LazyLinear(3))
+    images, labels = pictures()
+    model.to(images)(images[0])
+    with pytest.raises(ValueError, match="mixes its batch"):
+        NOISELESS(Capture(model), images, labels, clip_norm=1.0)
+
+
 def test_dp_sgd_refuses_a_model_that_normalises_over_its_batch():
     model, (images, labels) = net(norm=True), pictures()
     NOISELESS(Capture(model), images, labels, clip_norm=1.0)

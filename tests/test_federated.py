@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from precode_lib import federated
-from precode_lib.bottleneck import VariationalBottleneck, noise_from
+from precode_lib.bottleneck import VariationalBottleneck, noise_from, recorded_noise
 from precode_lib.data.normalisation import PHOTOS, Normalisation
 from precode_lib.federated import Client, LocalTraining, observe
 from precode_lib.gradients import Gradients, Outer, squared_norm, to_list
@@ -270,11 +270,44 @@ def test_take_and_to_keep_victims_and_labels_together():
     some = seen.take(torch.tensor([2, 0]))
     assert torch.equal(some.labels, labels[[2, 0]])
     assert some.num_victims == 2
+    last = seen.take(-1)
+    assert torch.equal(last.labels, labels[2:])
+    assert last.num_victims == 1
     single = seen.to(torch.float32)
     assert next(single.model.parameters()).dtype == torch.float32
     assert next(seen.model.parameters()).dtype == torch.float64
     assert single.shared["0.weight"].dtype == torch.float32
     assert single.labels.dtype == torch.int64
+
+
+class Centred(nn.Module):
+    """Takes the batch's mean off, as a batch norm of one's own would."""
+
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+def test_a_batch_that_is_mixed_is_given_victim_by_victim():
+    model = nn.Sequential(net()[:3], Centred(), nn.Linear(64, 3).double())
+    client, (images, labels) = Client(model), pictures(2, 3)
+    assert client.victims_within(2**30, images) == 1
+    assert Client(net()).victims_within(2**30, images) > 1
+    together = client(images, labels).dense()
+    for v in range(2):
+        alone = client(images[v : v + 1], labels[v : v + 1])
+        for name, term in alone.dense().items():
+            assert_close(together[name][v], term[0])
+
+
+@pytest.mark.parametrize("local", [None, LocalTraining(2, 0.1)])
+def test_who_listens_hears_the_clients_noise_and_nothing_else(local):
+    model, (images, labels) = net(bottleneck=True), pictures(2, 1)
+    with recorded_noise() as noise:
+        seen = observe(model, images, labels, local=local)
+    assert [n.shape for n in noise] == [(2, 5)] * (1 if local is None else 2)
+    again = observe(model, images, labels, local=local, noise=noise)
+    for name, term in seen.shared.dense().items():
+        assert torch.equal(term, again.shared.dense()[name])
 
 
 def test_training_on_after_the_round_does_not_change_what_was_seen():

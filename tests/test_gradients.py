@@ -382,6 +382,14 @@ def test_take_keeps_the_chosen_victims_of_every_layout(pair):
         assert torch.equal(flat(a.take(victims)), flat(a)[::2])
 
 
+def test_take_of_one_victim_keeps_the_axis_of_victims(pair):
+    a, _ = pair
+    for victim in (1, -2, torch.tensor(1)):
+        assert torch.equal(flat(a.take(victim)), flat(a)[1:2])
+    with pytest.raises(IndexError):
+        a.take(3)
+
+
 def test_select_and_drop_split_the_parameters_by_pattern(pair):
     a, _ = pair
     assert list(a.select("b*")) == ["b", "bias"]
@@ -419,6 +427,18 @@ def test_constant_norms_are_kept_and_others_are_not(pair):
     fresh = Gradients(a)
     assert fresh.squared_norms() is not fresh.squared_norms()
     assert_close(fresh.squared_norms(), a.squared_norms())
+    with torch.no_grad():  # a look at the norms must not make them constant
+        fresh.squared_norms()
+    assert fresh.squared_norms().requires_grad
+
+
+def test_either_factor_makes_a_gradient_require_one(generator):
+    left, right = (torch.randn(2, 1, n, generator=generator) for n in (3, 4))
+    shape = torch.Size((3, 4))
+    for sides in ((left.clone().requires_grad_(), right), (left, right.clone())):
+        sides[1].requires_grad_(not sides[0].requires_grad)
+        assert Gradients({"w": Outer(*sides, shape)}).requires_grad
+    assert not Gradients({"w": Outer(left, right, shape)}).requires_grad
 
 
 @pytest.mark.parametrize("differentiable", [False, True])

@@ -14,7 +14,7 @@ from precode_lib.ats.policies import Transform, check_pixels
 from precode_lib.capture import Capture, mixes_examples
 from precode_lib.data.normalisation import Normalisation
 from precode_lib.gradients import Gradients, layer_cosines
-from precode_lib.sampling import noise_from
+from precode_lib.sampling import noise_from, unheard
 from precode_lib.validation import check_count, check_labels
 
 NUM_INTERVALS = 20  # from noise to the transformed picture
@@ -172,7 +172,7 @@ def _pictures_within(
 ) -> int:
     """How many pictures with all their points fit, about; one at least."""
     one = image[:, None], label[:, None]
-    with noise_from(torch.zeros_like):
+    with noise_from(torch.zeros_like), unheard():
         terms = capture(*one, create_graph=False).values()
     tensors = [t if isinstance(t, Tensor) else t.right for t in terms]
     held = 2 * sum(t.numel() * t.element_size() for t in tensors)  # and the targets
@@ -204,7 +204,7 @@ def _correlations(rows: Tensor) -> Tensor:
 
 
 def _num_classes(model: nn.Module, images: Tensor) -> int:
-    with torch.no_grad(), noise_from(torch.zeros_like):
+    with torch.no_grad(), noise_from(torch.zeros_like), unheard():
         return model(images).shape[-1]
 
 

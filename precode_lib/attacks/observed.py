@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term, dense
-from precode_lib.sampling import noise_from
+from precode_lib.sampling import noise_from, unheard
 from precode_lib.validation import closest
 
 
@@ -120,7 +120,7 @@ def _found_by_running(observation: Observation) -> str:
 
         if module._parameters:
             module.register_forward_hook(note)
-    with torch.no_grad(), noise_from(torch.zeros_like):
+    with torch.no_grad(), noise_from(torch.zeros_like), unheard():
         probe(picture)
     if fitting:
         return fitting[0]

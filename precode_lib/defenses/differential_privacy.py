@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precode_lib.capture import Capture, check_victims, mixes_examples
+from precode_lib.capture import Capture, check_victims
 from precode_lib.defenses.clipping import clip
 from precode_lib.defenses.noise import add_noise
 from precode_lib.gradients import Gradients, Outer, Term, prefers_factors
@@ -51,10 +51,10 @@ def dp_sgd_step(
     check_range(noise_multiplier, "noise_multiplier", 0)
     size = images.shape[1] if expected_batch_size is None else expected_batch_size
     check_count(size, "expected_batch_size")
-    if mixes_examples(capture.model):
+    if capture.mixes_examples(images, labels):
         raise ValueError(
-            "the model normalises over its batch, so no picture has a gradient of its "
-            "own to clip; use group norm, or model.eval()."
+            "the model mixes its batch (as batch norm does), so no picture has a "
+            "gradient of its own to clip; use group norm, or model.eval()."
         )
     x, y = (tensor.flatten(0, 1).unsqueeze(1) for tensor in (images, labels))
     clipped = clip(capture(x, y, noise=noise), clip_norm)

@@ -15,7 +15,6 @@ from precode_lib.capture import (
     Capture,
     check_victims,
     differentiable,
-    mixes_examples,
     victim_by_victim,
 )
 from precode_lib.gradients import Gradients, Outer
@@ -57,7 +56,7 @@ def soteria_step(
     check_range(percentile, "percentile", 0, 100, hint="60 drops 60 % of the features.")
     weight = _weight_name(capture, layer)
     options = {"layer": layer, "percentile": percentile}
-    if len(images) > 1 and mixes_examples(capture.model):
+    if len(images) > 1 and capture.mixes_examples(images, labels):
         # A batch norm would see all victims at once.
         alone = partial(soteria_step, capture, **options)
         return victim_by_victim(alone, images, labels, noise)
