@@ -124,7 +124,8 @@ def expected_count_labels(
     num_examples = observation.num_examples
     expected = num_examples * (probabilities.to(gradient) - gradient)
     # Whatever p is, it is not negative: so many there must be of each class.
-    certain = (-num_examples * gradient).ceil().clamp(min=0).long()
+    room = _rounding(observation, f"{layer}.bias", gradient)
+    certain = (num_examples * (-gradient - room)).ceil().clamp(min=0).long()
     # The entries sum to 0, so the least is negative even where float32 says 0.
     least = gradient.argmin(1, keepdim=True)
     certain = certain.scatter(1, least, certain.gather(1, least).clamp(min=1))
@@ -215,6 +216,16 @@ def _step_size(observation: Observation) -> float:
     """An update after n small local steps is about n · lr mean gradients."""
     local = observation.local
     return 1.0 if local is None else local.steps * local.lr
+
+
+def _rounding(observation: Observation, name: str, gradient: Tensor) -> Tensor:
+    """How far rounding may have moved the entries of a mean gradient: (C,)."""
+    eps = torch.finfo(gradient.dtype).eps
+    weights = observation.model.get_parameter(name).detach().to(gradient)
+    if observation.local is None:
+        return torch.full_like(weights, 4 * eps)
+    # Weights are rounded to their own size after every step.
+    return 4 * eps + eps * weights.abs() / observation.local.lr
 
 
 # --- the model on other pictures ----------------------------------------------------

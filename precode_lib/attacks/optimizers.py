@@ -1,8 +1,8 @@
 """torch.optim for V independent searches: who is done can leave the batch.
 
 The optimizers of torch that work entry by entry (Adam, SGD, ...) serve all victims as
-one tensor, and so does `VictimLBFGS`. torch's own L-BFGS mixes all entries: each victim
-gets one of its own.
+one tensor, and so does `VictimLBFGS`. torch's own L-BFGS and Adafactor mix all entries:
+each victim gets one of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Optimizer
+from torch.optim import LBFGS, Adafactor, Optimizer
 
 OptimizerFactory = Callable[[Sequence[Tensor]], Optimizer]
 # (variables of these victims, which of the active victims) -> objectives, slopes
@@ -20,7 +20,7 @@ Evaluate = Callable[[Sequence[Tensor], slice], tuple[Tensor, Sequence[Tensor]]]
 def optimize(factory: OptimizerFactory, variables: Sequence[Tensor]):
     """Start one optimizer over all victims, or where it must be, one for each."""
     probe = factory([torch.zeros(1, 1, requires_grad=True)])
-    kind = OneByOne if isinstance(probe, LBFGS) else Together
+    kind = OneByOne if isinstance(probe, LBFGS | Adafactor) else Together
     return kind(factory, variables)
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from precode_lib.attacks.labels import (
     bias_corrected_labels,
@@ -175,6 +176,24 @@ def test_a_silent_victim_is_named_rather_than_guessed():
 @pytest.mark.parametrize("batch", (2, 8, 16))
 def test_expected_counts_find_a_whole_batch_of_an_untrained_model(batch):
     assert accuracy(expected_count_labels, net(), victims(batch)) == 1
+
+
+@pytest.mark.parametrize("local", [None, LocalTraining(steps=4, lr=0.01)])
+@pytest.mark.parametrize("batch", [7, 10])
+def test_expected_counts_of_a_sure_and_wrong_model_are_not_rounded_up(batch, local):
+    # Its p is 0, so g_c = -n_c / B: in float32, B times it is a hair above n_c.
+    model = net()
+    with torch.no_grad():
+        model.fc.weight.zero_()
+        model.fc.bias.zero_()[9] = 1000.0
+    labels = torch.arange(24 * batch).view(24, batch).sort().values % 3
+    shared = (-F.one_hot(labels, CLASSES).float()).sum(1) / batch
+    shared = (shared * (1 + 4 * torch.finfo().eps)) * (0.04 if local else 1)
+    shared[:, 9] = -shared.sum(1)
+    seen = seen_of(model, victims(batch, labels=labels), local=local)
+    bias = Gradients({**seen.shared, "fc.bias": shared})
+    found = expected_count_labels(replace(seen, shared=bias))
+    assert torch.equal(found, labels.sort().values)
 
 
 def test_expected_counts_see_through_precode():
