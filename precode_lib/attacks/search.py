@@ -38,7 +38,8 @@ class Search(Iterator[AttackStep]):
 
     Results depend on the generator's seed alone (on a CPU bit by bit), and not on
     `chunk_bytes`. Bottlenecks get fresh noise at every step, the same for every
-    evaluation within it.
+    evaluation within it. Dropout in training mode is the exception to both: torch draws
+    its masks from the global generator, anew in every evaluation.
 
     Args:
         observation: all that the attacker knows.
