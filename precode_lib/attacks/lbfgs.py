@@ -148,8 +148,20 @@ class _Memory:
         self.rhos.append(torch.where(useful, 1 / curvature, 0))
         squares = change.square().sum(1)
         self.scale = torch.where(useful, curvature / squares, self.scale)
+        if len(self.rhos) > self.size:
+            self._forget_one()
+
+    def _forget_one(self) -> None:
+        """Drop each problem's oldest pair, or close a gap where it has learnt less."""
+        gaps = torch.stack(self.rhos) == 0
+        first_gap = torch.where(gaps.any(0), gaps.int().argmax(0), 0)
+        for slot in range(int(first_gap.max()), 0, -1):
+            older = first_gap >= slot
+            for history in (self.moves, self.changes, self.rhos):
+                rows = older.view(-1, *[1] * (history[slot].dim() - 1))
+                history[slot] = history[slot - 1].where(rows, history[slot])
         for history in (self.moves, self.changes, self.rhos):
-            del history[: -self.size]
+            del history[0]
 
     def remember(self, slope: Tensor, move: Tensor, live: Tensor) -> None:
         """Keep what the next pair is made of."""

@@ -18,6 +18,11 @@ def quadratic(x):
     return (weights * x.square()).sum(1)
 
 
+def wavy(x):
+    """(V, N) -> (V,): with hills, where a pair of gradients tells of no valley."""
+    return (torch.cos(3 * x) + 0.1 * x.square()).sum(1)
+
+
 def starts(num_problems, size, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(num_problems, size, generator=generator).double()
@@ -54,7 +59,8 @@ def one_by_one(function, x, steps, **options):
 
 @pytest.mark.parametrize("history_size", [3, 100])
 @pytest.mark.parametrize(
-    ("function", "lr", "steps"), [(quadratic, 0.5, 6), (rosenbrock, 0.05, 4)]
+    ("function", "lr", "steps"),
+    [(quadratic, 0.5, 6), (rosenbrock, 0.05, 4), (wavy, 0.2, 6)],
 )
 def test_every_problem_moves_as_if_it_were_alone(function, lr, steps, history_size):
     x = starts(5, 6)
@@ -63,6 +69,15 @@ def test_every_problem_moves_as_if_it_were_alone(function, lr, steps, history_si
     expected, wanted = one_by_one(function, x, steps, **options)
     assert_close(found, expected, rtol=1e-8, atol=1e-10)
     assert_close(firsts, wanted, rtol=1e-8, atol=1e-10)
+
+
+def test_a_problem_that_rests_keeps_its_memory_while_others_fill_theirs():
+    # Without it, it would begin anew; tolerance_change lets the first one rest often.
+    options = {"lr": 0.05, "max_iter": 7, "history_size": 5, "tolerance_change": 1e-2}
+    x = starts(4, 6, seed=3)
+    found, _ = all_at_once(rosenbrock, x, 12, **options)
+    expected, _ = one_by_one(rosenbrock, x, 12, **options)
+    assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_a_problem_at_its_minimum_rests_while_others_move():
