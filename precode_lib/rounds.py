@@ -86,7 +86,8 @@ class Federation(Iterator[Round]):
 
     Stop the loop whenever you like; `state_dict` resumes it elsewhere, to the last bit
     on a CPU. Messages are averaged by number of pictures, and so are buffers (whole
-    numbers rounded). A parameter that a defense withholds is not trained.
+    numbers rounded). A parameter that a defense withholds is averaged over the clients
+    that did send it, and not trained if none did.
 
     Args:
         model: the server's; clients run copies of it in training mode.
@@ -209,11 +210,12 @@ class Federation(Iterator[Round]):
 
     def _learn(self, messages: list[Message]) -> None:
         weights = [message.num_examples for message in messages]
-        shared = [message.shared.dense() for message in messages]
-        means = {
-            name: _weighted_mean([each[name] for each in shared], weights)
-            for name in shared[0]
-        }
+        shared = [(m.shared.dense(), m.num_examples) for m in messages]
+        means = {}
+        for name, _ in self.model.named_parameters():
+            sent = [(g[name], weight) for g, weight in shared if name in g]
+            if sent:
+                means[name] = _weighted_mean(*zip(*sent, strict=True))
         set_gradients(self.model, Gradients(means))
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -240,7 +242,7 @@ class Federation(Iterator[Round]):
         )
 
 
-def _weighted_mean(tensors: list[Tensor], weights: list[int]) -> Tensor:
+def _weighted_mean(tensors: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
     """The mean by weights; of whole numbers, rounded."""
     total = sum(w * t for w, t in zip(weights, tensors, strict=True)) / sum(weights)
     kind = tensors[0].dtype
