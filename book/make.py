@@ -7,6 +7,7 @@ import argparse
 import http.server
 import subprocess
 import sys
+import sysconfig
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +18,9 @@ SITE = ROOT / "_build" / "html"
 def build() -> int:
     """Build every page, executing what changed; a warning is a failure."""
     strict = ["-W", "-n", "--keep-going"]
-    # Not -m, which jupyter-book lacks; its script lies beside Python.
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    # Not -m, which jupyter-book lacks. Its script lies beside Python, but
+    # not in an environment of conda on Windows.
+    jupyter_book = Path(sysconfig.get_path("scripts"), "jupyter-book")
     return subprocess.call([jupyter_book, "build", ".", *strict], cwd=ROOT)
 
 

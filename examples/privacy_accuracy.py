@@ -97,7 +97,7 @@ def cases(generator: torch.Generator) -> list[Case]:
         Case("Gaussian noise 1e-3", partial(gaussian, std=1e-3)),
         Case("Gaussian noise 1e-2", partial(gaussian, std=1e-2)),
         Case("Laplace noise 1e-2", laplace),
-        Case("DP-SGD, clip 1, σ 0.5", client_step=dp),
+        Case("DP-SGD, clip 1, noise 0.5", client_step=dp),
         Case("PRECODE", insert=partial(with_precode, before="fc")),
     ]
 

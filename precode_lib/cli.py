@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--workers", type=_count, default=1, help="processes on this machine"
     )
-    run.add_argument("--scheduler", metavar="tcp://…", help="a Dask scheduler to use")
+    run.add_argument("--scheduler", metavar="tcp://...", help="a Dask scheduler to use")
     run.add_argument(
         "--work",
         metavar="FOLDER",

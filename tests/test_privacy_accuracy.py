@@ -40,7 +40,7 @@ def test_the_script_prints_a_row_for_each_defense_and_draws_them(
     assert plain.num_bytes == noisy.num_bytes == 4 * (769 * 16 + 17 * 16 + 17 * 10)
     assert rows["fp16"].num_bytes == plain.num_bytes / 2
     assert plain.division_asr == rows["PRECODE"].division_asr == 1.0
-    assert rows["DP-SGD, clip 1, σ 0.5"].division_asr == 0.0
+    assert rows["DP-SGD, clip 1, noise 0.5"].division_asr == 0.0
 
 
 def test_one_seed_gives_one_table(script):

@@ -38,11 +38,14 @@ def forget_stale_outputs(app, config) -> None:
         or Path(app.outdir).parent / ".jupyter_cache"
     )
     stamp = cache / "library_fingerprint"
-    if stamp.exists() and stamp.read_text() == config.library_fingerprint:
+    if (
+        stamp.exists()
+        and stamp.read_text(encoding="utf-8") == config.library_fingerprint
+    ):
         return
     shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir(parents=True)
-    stamp.write_text(config.library_fingerprint)
+    stamp.write_text(config.library_fingerprint, encoding="utf-8")
 
 
 def write_colours(app) -> None:

@@ -259,7 +259,7 @@ def _has_weights(cell: Cell, lab: Lab) -> bool:
 def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
     """Run a cell to its end; yields events, returns what is to be stored."""
     spent = lab.work / f"{task.key}.seconds"
-    before = float(spent.read_text() or 0) if spent.exists() else 0.0
+    before = float(spent.read_text(encoding="utf-8") or 0) if spent.exists() else 0.0
     start, noted = time.process_time(), time.monotonic()
     steps = run(task.cell, lab, task.key, marks=task.marks)
     while True:
@@ -272,7 +272,8 @@ def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
         if time.monotonic() - noted > lab.every:
             noted = time.monotonic()
             with atomic_file(spent) as partial:
-                partial.write_text(f"{before + time.process_time() - start:.2f}")
+                seconds = before + time.process_time() - start
+                partial.write_text(f"{seconds:.2f}", encoding="utf-8")
     total = before + time.process_time() - start
     spent.unlink(missing_ok=True)
     pictures = [about(each) for each in lab.pictures(task.cell)]

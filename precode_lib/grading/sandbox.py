@@ -53,6 +53,12 @@ class Box:
 
 def choose(kind: str) -> Kind:
     """The box to use; a ValueError says what is missing where it does not work."""
+    if not hasattr(os, "fork"):
+        raise ValueError(
+            "hand-ins cannot be marked on this system, with or without a sandbox: the "
+            "examiner needs Unix. Run the command in a container as the page `Marking "
+            "hand-ins` shows, or in a virtual machine with Linux (on Windows: WSL)."
+        )
     if kind == "none":
         return "none"
     problem = bwrap_problem()
