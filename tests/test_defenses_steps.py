@@ -102,7 +102,9 @@ def test_dp_sgd_clips_every_picture_and_averages(clip_norm):
 
 
 # Its hooks sit on a first layer whose input, a picture, needs no gradient.
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.filterwarnings(
+    "ignore:Full backward hook is firing", "ignore:Using a non-full backward hook"
+)
 def test_dp_sgd_without_noise_shares_what_opacus_steps_by():
     opacus = pytest.importorskip("opacus")
     from opacus.optimizers import DPOptimizer
