@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Adafactor, Optimizer
+from torch.optim import LBFGS, Optimizer
 
 OptimizerFactory = Callable[[Sequence[Tensor]], Optimizer]
 # (variables of these victims, which of the active victims) -> objectives, slopes
 Evaluate = Callable[[Sequence[Tensor], slice], tuple[Tensor, Sequence[Tensor]]]
+_MIXING = (LBFGS, getattr(torch.optim, "Adafactor", LBFGS))  # not in torch 2.4
 
 
 def optimize(factory: OptimizerFactory, variables: Sequence[Tensor]):
     """Start one optimizer over all victims, or where it must be, one for each."""
     probe = factory([torch.zeros(1, 1, requires_grad=True)])
-    kind = OneByOne if isinstance(probe, LBFGS | Adafactor) else Together
+    kind = OneByOne if isinstance(probe, _MIXING) else Together
     return kind(factory, variables)
 
 
