@@ -47,7 +47,6 @@ ROOMS = [
     "rounds",
     "flower",
     "experiments",
-    "audit",
     "plots",
     "widgets",
     "checks",

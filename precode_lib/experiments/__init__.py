@@ -20,6 +20,7 @@ from precode_lib.experiments.report import as_csv, as_json, as_records, as_text
 from precode_lib.experiments.runner import (
     Event,
     Tally,
+    Task,
     find,
     plan,
     reproduce,
@@ -52,6 +53,7 @@ __all__ = [
     "Store",
     "Table",
     "Tally",
+    "Task",
     "TrainingCell",
     "as_csv",
     "as_json",
