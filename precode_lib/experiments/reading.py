@@ -25,11 +25,11 @@ from precode_lib.experiments.tables import TABLES, Row, reseeded, rows
 MODELS = {"smlp": "SMLP", "dmlp": "DMLP", "lenet": "LeNet", "resnet": "ResNet"}
 DEFENSES = {
     "none": "none",
-    "ng-2": "noise 1e-2",
-    "ng-3": "noise 1e-3",
+    "ng-2": "noise 10⁻²",
+    "ng-3": "noise 10⁻³",
     "gc": "pruning 10 %",
-    "ng-2-x10": "noise 1e-1 for 1e-2",
-    "ng-3-x10": "noise 1e-2 for 1e-3",
+    "ng-2-x10": "noise 10⁻¹ for 10⁻²",
+    "ng-3-x10": "noise 10⁻² for 10⁻³",
     "gc-90": "pruning 90 %",
     "gc-99": "pruning 99 %",
     "gc-90-global": "pruning 90 %, all in one",
