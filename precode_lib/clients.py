@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from precode_lib.capture import Capture
 from precode_lib.data.pictures import Pictures
 from precode_lib.defenses import ClientStep, Defense
-from precode_lib.defenses.combinators import defended
+from precode_lib.defenses.combinators import check_client_step, defended
 from precode_lib.evaluation import LoadedPictures, Loss, first_parameter
 from precode_lib.federated import Client, LocalTraining, Observation
 from precode_lib.gradients import Gradients, factor, from_list, ranks
@@ -202,6 +202,8 @@ def participate(
     """
     if client_step is not None and local is not None:
         raise ValueError("a client_step replaces the gradient: use it with FedSGD.")
+    if client_step is not None:
+        check_client_step(client_step)
     own = copy.deepcopy(model).train()
     pair = images.unsqueeze(0), labels.unsqueeze(0)
     if client_step is not None:

@@ -23,7 +23,7 @@ from precode_lib.capture import (
     pure_losses,
 )
 from precode_lib.defenses import ClientStep, Defense
-from precode_lib.defenses.combinators import defended
+from precode_lib.defenses.combinators import check_client_step, defended
 from precode_lib.gradients import (
     Gradients,
     concatenate,
@@ -43,9 +43,9 @@ from precode_lib.turns import one_at_a_time
 from precode_lib.validation import (
     check_count,
     check_finite,
-    check_function,
     check_model,
     check_range,
+    check_recordable,
     closest,
 )
 
@@ -300,6 +300,7 @@ def observe(
     """
     check_model(model)
     check_victims(images, labels)
+    check_recordable(images)
     check_finite(images, "images")
     _check_protocol(local, client_step)
     _check_normalisation(normalisation, images)
@@ -366,7 +367,7 @@ def _check_protocol(local: object, client_step: object) -> None:
         kind = type(local).__name__
         raise TypeError(f"local must be LocalTraining(steps, lr), got {kind}.")
     if client_step is not None:
-        check_function(client_step, "client_step", "partial(dp_sgd_step, ...)")
+        check_client_step(client_step)
         if local is not None:
             raise ValueError("a client_step replaces the gradient: it has no `local`.")
 

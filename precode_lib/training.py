@@ -18,6 +18,7 @@ from precode_lib.capture import Capture
 from precode_lib.data.cache import atomic_file
 from precode_lib.data.pictures import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense
+from precode_lib.defenses.combinators import check_client_step
 from precode_lib.evaluation import (
     Augment,
     LoadedPictures,
@@ -121,6 +122,8 @@ class Training(Iterator[Epoch]):
         compiled: Callable[[nn.Module], nn.Module] | None = None,
     ):
         self.model, self.protocol = model, protocol
+        if client_step is not None:
+            check_client_step(client_step)
         self.defense, self.client_step = defense, client_step
         self.augment, self.loss = augment, loss
         self._train = LoadedPictures(splits.train, model)

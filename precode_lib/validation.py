@@ -3,8 +3,9 @@
 They look at shapes, dtypes and values, change nothing and return nothing.
 """
 
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
 
@@ -142,6 +143,43 @@ def check_function(value: object, name: str, example: str) -> None:
     if not callable(value):
         raise TypeError(
             f"{name} must be a function such as {example}, got {type(value).__name__}."
+        )
+
+
+def check_takes(function: Callable, name: str, example: str, *given: str) -> None:
+    """Refuse a function that needs more than `given`, as `prune` needs its ratio.
+
+    Args:
+        given: the arguments that it will be called with; those after a "*" by name.
+    """
+    check_function(function, name, example)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # not every function in C tells its arguments
+        return
+    first = given.index("*") if "*" in given else len(given)
+    try:
+        signature.bind(*given[:first], **dict.fromkeys(given[first + 1 :]))
+    except TypeError as problem:
+        called = getattr(function, "__name__", type(function).__name__)
+        takes = ", ".join(signature.parameters)
+        raise TypeError(
+            f"{name} must take ({', '.join(given)}), such as {example}; "
+            f"{called} takes ({takes}): {problem}."
+        ) from None
+
+
+def check_recordable(images: Tensor, name: str = "images") -> None:
+    """Refuse what autograd will not record: inference mode, and what was made in it."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "torch.inference_mode() is on and forbids gradients; leave it first, or "
+            "use torch.no_grad() in its place."
+        )
+    if images.is_inference():
+        raise ValueError(
+            f"{name} were made under torch.inference_mode(), which forbids gradients; "
+            f"{name}.clone() outside of it is free."
         )
 
 

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from precode_lib import federated
 from precode_lib.bottleneck import VariationalBottleneck, noise_from, recorded_noise
 from precode_lib.data.normalisation import PHOTOS, Normalisation
+from precode_lib.defenses import dp_sgd_step, prune
 from precode_lib.federated import Client, LocalTraining, observe
 from precode_lib.gradients import Gradients, Outer, squared_norm, to_list
 from precode_lib.loss import loss
@@ -217,10 +218,14 @@ def test_eight_bit_levels_are_no_normalised_images():
         ({"normalisation": (0.5, 0.25)}, r"like Normalisation\(mean=.*got tuple"),
         ({"normalisation": Normalisation((0.5,) * 2, (1.0,) * 2)}, "of 2 channels"),
         ({"local": 3}, r"local must be LocalTraining\(steps, lr\), got int"),
-        ({"defense": "prune"}, r"defense is a function .*ratio=0.9\).*got str"),
+        ({"defense": "prune"}, r"defense must be a function .*ratio=0.9\).*got str"),
+        ({"defense": prune}, r"must take \(gradients\), .*prune takes .*'ratio'"),
+        ({"defense": lambda: None}, "a defense must take .*: too many positional"),
         ({"defense": lambda g: None}, "a defense returns Gradients, got NoneType"),
         ({"defense": to_list}, "a defense returns Gradients, got list"),
         ({"client_step": 0.9}, "client_step must be a function such as partial"),
+        ({"client_step": dp_sgd_step}, "must take .*missing a required argument"),
+        ({"client_step": lambda c, x, y: None}, "unexpected keyword argument 'noise'"),
         (
             {"defense": lambda g: Gradients({"5.bias": g["4.bias"]})},
             r"'5\.bias', which the model does not have\. Did you mean '4",
@@ -234,6 +239,22 @@ def test_eight_bit_levels_are_no_normalised_images():
 def test_choices_of_the_wrong_kind_are_refused(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         observe(net(), *pictures(2, 1), **options)
+
+
+def test_inference_mode_is_named_before_autograd_stumbles_over_it():
+    images, labels = pictures(2, 1)
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match=r"inference_mode\(\) is on .*no_grad"),
+    ):
+        observe(net(), images, labels)
+    with torch.inference_mode():
+        images = images * 2
+    with pytest.raises(ValueError, match=r"images were made under .*images\.clone\(\)"):
+        observe(net(), images, labels)
+    observe(net(), images.clone(), labels)
+    with torch.no_grad():
+        observe(net(), images.clone(), labels)
 
 
 def test_the_norm_of_a_batch_of_vectors_needs_the_whole_batch():

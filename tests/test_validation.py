@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from precode_lib.validation import (
     check_labels,
     check_model,
     check_range,
+    check_takes,
     closest,
 )
 
@@ -168,6 +170,24 @@ def test_a_name_is_not_a_function():
     check_function(abs, "distance", "cosine_distance")
     with pytest.raises(TypeError, match="distance must .* as cosine_distance, got str"):
         check_function("cosine", "distance", "cosine_distance")
+
+
+def test_a_function_takes_what_it_is_given():
+    def halved(value, *, by=2):
+        return value / by
+
+    for fitting in (halved, abs, print, lambda *all_of_them: 0, partial(halved, by=3)):
+        check_takes(fitting, "share", "halved", "value")
+    check_takes(halved, "share", "halved", "value", "*", "by")
+    check_takes(dict.get, "share", "dict.get", "self", "key")
+    with pytest.raises(
+        TypeError, match=r"share must take \(value, \*, to\), such as hal"
+    ):
+        check_takes(halved, "share", "halved", "value", "*", "to")
+    with pytest.raises(TypeError, match=r"halved takes \(value, by\): too many"):
+        check_takes(halved, "share", "half", "value", "weight")
+    with pytest.raises(TypeError, match="share must be a function such as halved"):
+        check_takes(0.5, "share", "halved", "value")
 
 
 def test_neither_a_class_nor_its_weights_are_a_model():

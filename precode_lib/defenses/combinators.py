@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from precode_lib.gradients import Gradients, matching
-from precode_lib.validation import closest
+from precode_lib.validation import check_takes, closest
 
 Defense = Callable[[Gradients], Gradients]
 
@@ -88,11 +88,13 @@ def defended(defense: Defense, gradients: Gradients) -> Gradients:
 
 
 def _check_defense(defense: Defense) -> None:
-    if not callable(defense):
-        raise TypeError(
-            "a defense is a function of gradients, such as partial(prune, ratio=0.9); "
-            f"got {type(defense).__name__}."
-        )
+    check_takes(defense, "a defense", "partial(prune, ratio=0.9)", "gradients")
+
+
+def check_client_step(client_step: object) -> None:
+    """Refuse what does not take a client's pictures, such as an unfinished partial."""
+    given = "capture", "images", "labels", "*", "noise"
+    check_takes(client_step, "client_step", "partial(dp_sgd_step, ...)", *given)
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
