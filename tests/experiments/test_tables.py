@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import math
+from collections import defaultdict
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from precode_lib.experiments import (
     rows,
     seconds,
 )
+from precode_lib.experiments.reading import Shelf
 from precode_lib.experiments.report import COLUMNS
 from precode_lib.experiments.tables import reseeded
 
@@ -243,6 +246,17 @@ def test_more_work_costs_more():
 def test_every_setup_has_a_cost(model, defense):
     assert seconds(of(ATTACK, model=model, defense=defense)) > 0
     assert seconds(of(TRAINING, model=model, defense=defense)) > 0
+
+
+def test_the_shipped_cells_took_about_what_was_guessed():
+    """Each kind of cell that the repository holds, to a factor of two."""
+    kinds = defaultdict(list)
+    for cell, finished in Shelf.of(LITE).found.items():
+        like = type(cell), cell.setup.model, cell.setup.defense
+        kinds[like].append(finished.made["processor_seconds"] / seconds(cell))
+    assert len(kinds) > 20
+    far = {k: median(r) for k, r in kinds.items() if not 0.5 < median(r) < 2}
+    assert far == {}
 
 
 def test_what_was_measured_on_other_seeds_counts_more_than_a_guess():
