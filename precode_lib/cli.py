@@ -39,12 +39,9 @@ _BAR = "{n_fmt}/{total_fmt} cells |{bar:12}| {elapsed}{postfix}"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)  # imports torch: seconds
         return options.command(options)
-    except (ValueError, FileNotFoundError) as problem:
-        print(f"precode: {problem}", file=sys.stderr)
-        return MISUSED
     except KeyboardInterrupt:
         print(
             "\nStopped. What was finished is kept; the same command goes on from here.",
@@ -54,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `precode results | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except (ValueError, OSError) as problem:  # no such file, disk full, ...
+        print(f"precode: {problem}", file=sys.stderr)
+        return MISUSED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -227,12 +227,14 @@ def _reproduce(options: argparse.Namespace) -> int:
             tally.add(event)
             show(event, tally)
     found = find([*_cells(tables, scale), *cells], store)
-    _write_tables(tables, scale, found, results)
-    if options.json:
-        print(as_json(_records(tables, chosen, found)))
-    else:
-        _print_tables(tables, chosen, found)
-    _report_problems(tally)
+    try:
+        _write_tables(tables, scale, found, results)
+        if options.json:
+            print(as_json(_records(tables, chosen, found)))
+        else:
+            _print_tables(tables, chosen, found)
+    finally:  # why cells failed may be why this does: a full disk
+        _report_problems(tally)
     return OK if tally.is_complete else INCOMPLETE
 
 
@@ -240,6 +242,11 @@ def _results(options: argparse.Namespace) -> int:
     from precode_lib.experiments import SCALES, Store, as_json, find
 
     folder, tables = _results_folder(options), _tables(options.table)
+    if options.results and not folder.is_dir():
+        raise FileNotFoundError(
+            f"--results names {folder}, which is no folder; name the one that "
+            "`precode reproduce` was given."
+        )
     names = [options.scale] if options.scale else ["paper", "lite", "smoke"]
     records = []
     for scale in (SCALES[name] for name in names):
@@ -390,6 +397,7 @@ def _client(options: argparse.Namespace) -> Iterator:
             "several workers need Dask: pip install 'precode-lib[cluster]'."
         ) from problem
     if options.scheduler is not None:
+        _check_address(options.scheduler)
         try:
             client = Client(options.scheduler, set_as_default=False)
         except OSError as problem:
@@ -412,6 +420,18 @@ def _client(options: argparse.Namespace) -> Iterator:
         yield client
         # With torch in it, a process needs seconds to end: nothing to be warned of.
         logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address at once; Dask's client would take a minute to end."""
+    from distributed.comm import get_address_host_port
+
+    try:
+        get_address_host_port(address)
+    except ValueError as problem:
+        raise ValueError(
+            f"--scheduler wants an address such as tcp://host:8786: {problem}."
+        ) from problem
 
 
 def _events(client, cells, store, lab) -> "Iterator[Event]":

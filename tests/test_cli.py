@@ -1,5 +1,6 @@
 """The command line: what it prints, what it runs, and how it ends."""
 
+import errno
 import json
 import sys
 from dataclasses import replace
@@ -228,6 +229,44 @@ def test_a_scheduler_that_does_not_answer_is_named(
     assert "no scheduler at tcp://nobody:1: Timed out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("address", ["nonsense", "tcp://host", "http://host:8786"])
+def test_what_is_no_address_of_a_scheduler_is_refused_at_once(
+    address, folders, monkeypatch, instant, capsys
+):
+    distributed = pytest.importorskip("distributed")
+
+    def hangs(address, **options):
+        raise AssertionError("a client would now wait for a minute")
+
+    monkeypatch.setattr(distributed, "Client", hangs)
+    assert reproduce("table4", "--scheduler", address, *folders) == cli.MISUSED
+    assert "--scheduler wants an address such as tcp" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_in_words_with_what_failed_for_it(
+    folders, monkeypatch, capsys
+):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(cli, "_write_tables", full)
+    monkeypatch.setattr(runner, "run", lambda *_, **__: iter(()))
+    assert reproduce("table4", *folders) == cli.MISUSED
+    err = capsys.readouterr().err
+    assert "and 7 more: OSError: [Errno" in err
+    assert err.endswith("] No space left on device\n")
+
+
+def test_ctrl_c_while_torch_is_imported_is_no_traceback(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_parser", interrupted)
+    assert cli.main(["results"]) == cli.STOPPED
+    assert "Stopped." in capsys.readouterr().err
+
+
 def test_a_device_of_other_machines_is_not_tried_here():
     assert str(cli._device("cuda:99", is_here=False)) == "cuda:99"
 
@@ -240,7 +279,16 @@ def test_a_damaged_result_is_named_and_exits_with_2(folders, tmp_path, capsys):
         assert "broken.json is not a result" in capsys.readouterr().err
 
 
+def test_a_folder_of_results_that_is_none_exits_with_2(tmp_path, capsys):
+    file = tmp_path / "taken"
+    file.write_text("a file")
+    for folder in (tmp_path / "misspelt", file):
+        assert cli.main(["results", "--results", str(folder)]) == cli.MISUSED
+        assert f"names {folder}, which is no folder" in capsys.readouterr().err
+
+
 def test_results_of_an_empty_folder_are_none(folders, tmp_path, capsys):
+    (tmp_path / "results").mkdir()
     assert cli.main(["results", *folders[:2]]) == cli.OK
     out = capsys.readouterr().out
     assert [line.split(":")[0] for line in out.splitlines()] == [
@@ -249,7 +297,7 @@ def test_results_of_an_empty_folder_are_none(folders, tmp_path, capsys):
     assert out.count("0 of ") == 3
     assert cli.main(["results", "--json", *folders[:2]]) == cli.OK
     assert json.loads(capsys.readouterr().out) == []
-    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_results_of_one_scale_show_what_is_missing(folders, instant, capsys):
