@@ -17,7 +17,7 @@ SEEDS, VICTIMS = 3, 128  # of the paper
 
 @exercise
 def by_hand(successes_a, successes_b, highest, lowest, generator):
-    """Count in 384ths, and apply the rule of three to 48 victims."""
+    """Count in 384ths, and apply the rule of three to 16 victims."""
     victims = SEEDS * VICTIMS
     for came, percent in [(successes_a, 63.80), (successes_b, 42.45)]:
         expect_number(
@@ -38,13 +38,13 @@ def by_hand(successes_a, successes_b, highest, lowest, generator):
             rtol=0,
             atol=1e-3,
         )
-    bound = 100 * 3 / 48
+    # Seeds attack the same pictures again: they do not make more victims.
+    bound = 100 * 3 / 16
     hints = {
         "in percent, please.": (bound / 100, 1 - bound / 100),
-        "three seeds of 16 victims are 48 in all.": (300 / 16, 100 - 300 / 16),
-        "of 48 attempts one more would be this; the rule takes three.": (
-            100 / 48,
-            100 - 100 / 48,
+        "48 attempts, but on the same 16 pictures, three times each.": (
+            300 / 48,
+            100 - 300 / 48,
         ),
         "what was seen is not all that is possible.": (0.0, 100.0),
         "this is the other answer's bound.": (100 - bound, bound),
@@ -58,7 +58,7 @@ def by_hand(successes_a, successes_b, highest, lowest, generator):
             right,
             what=what,
             secret=True,
-            hint="three divided by the number of attempts.",
+            hint="three divided by the number of different victims.",
             mistakes={hint: pair[i] for hint, pair in hints.items()},
             rtol=2e-3,
         )

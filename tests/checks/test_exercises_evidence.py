@@ -6,7 +6,7 @@ from marking import assert_refused, assert_right
 
 from precode_lib.checks import evidence as check
 
-RIGHT = (245, 163, 6.25, 93.75)
+RIGHT = (245, 163, 18.75, 81.25)
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,12 @@ RIGHT = (245, 163, 6.25, 93.75)
         (0, 244.992, "a whole number"),
         (1, 221, "the failures"),
         (0, 240, "the share times 384"),
-        (2, 0.0625, "in percent"),
-        (2, 18.75, "48 in all"),
+        (2, 0.1875, "in percent"),
+        (2, 6.25, "the same 16 pictures"),
         (2, 0, "not all that is possible"),
         (3, 100, "not all that is possible"),
-        (3, 6.25, "the other answer's"),
-        (3, 97.9167, "the rule takes three"),
+        (3, 18.75, "the other answer's"),
+        (3, 93.75, "the same 16 pictures"),
         (3, 50, "three divided by"),
     ],
 )
