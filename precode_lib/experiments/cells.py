@@ -201,13 +201,23 @@ def from_dict(entry: dict[str, Any]) -> Cell:
 def key_of(cell: Cell, data_digest: str) -> str:
     """The name of a cell's files: readable, and different for different results."""
     decisive = to_dict(cell)
-    decisive["version"] = RESULTS_VERSION[cell.kind]
+    decisive["version"] = version_of(cell)
     decisive["data"] = data_digest
     text = json.dumps(decisive, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     setup = cell.setup
     words = [cell.kind, setup.dataset, setup.model, setup.defense, f"s{setup.seed}"]
     return "-".join([word.replace("_", "") for word in words] + [digest])
+
+
+def version_of(cell: Cell) -> int:
+    """The number of its results; one that starts from a training counts that one too.
+
+    Both numbers only ever rise, so no sum of them comes twice.
+    """
+    if getattr(cell, "training", None) is None:
+        return RESULTS_VERSION[cell.kind]
+    return RESULTS_VERSION[cell.kind] + RESULTS_VERSION["training"] - 1
 
 
 def _check_trained(cell: AttackCell | NoiseCell) -> None:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 import precode_lib
 from precode_lib.data import Pictures
 from precode_lib.data.cache import atomic_file
-from precode_lib.experiments.cells import RESULTS_VERSION, Cell, from_dict, to_dict
+from precode_lib.experiments.cells import Cell, from_dict, to_dict, version_of
 
 RESULTS = Path("data", "results")
 
@@ -39,7 +39,7 @@ class Finished:
         pictures: name, number and fidelity of each collection that was used.
         made: versions, device, date and seconds.
         key: the name of its file.
-        version: of its kind's results, see `RESULTS_VERSION`.
+        version: of its results, see `version_of`.
     """
 
     cell: Cell
@@ -72,7 +72,7 @@ class Store:
             "result": finished.result,
             "pictures": finished.pictures,
             "made": finished.made,
-            "version": RESULTS_VERSION[finished.cell.kind],
+            "version": version_of(finished.cell),
         }
         with atomic_file(self.file(finished.key)) as partial:
             partial.write_text(_pretty(entry), encoding="utf-8")
@@ -83,7 +83,7 @@ class Store:
             if file.name.startswith("."):
                 continue
             finished = _read(file)
-            if finished.version == RESULTS_VERSION[finished.cell.kind]:
+            if finished.version == version_of(finished.cell):
                 yield finished
 
 

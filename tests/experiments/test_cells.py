@@ -67,6 +67,15 @@ def test_other_pictures_and_a_higher_version_change_the_name(cell, monkeypatch):
     assert key_of(cell, "pictures") != name
 
 
+def test_a_higher_version_of_trainings_renames_what_starts_from_one(monkeypatch):
+    noisy = replace(NOISE, epoch=2, training=TRAINING)
+    names = [key_of(cell, "") for cell in (TRAINED, noisy, ATTACK, NOISE, ATS)]
+    monkeypatch.setitem(cells.RESULTS_VERSION, "training", 2)
+    later = [key_of(cell, "") for cell in (TRAINED, noisy, ATTACK, NOISE, ATS)]
+    same = [one == other for one, other in zip(names, later, strict=True)]
+    assert same == [False, False, True, True, True]
+
+
 def test_a_name_stays_what_it_was():
     # Finished cells are found by it: if this fails, they would all be run again.
     assert key_of(ATTACK, "0" * 16) == "attack-photos-smlp-precode-s0-b7d9463c6003"

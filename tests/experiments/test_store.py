@@ -92,6 +92,13 @@ def test_results_of_an_earlier_version_no_longer_count(store, monkeypatch):
     assert [each.key for each in store] == ["new"]
 
 
+def test_attacks_on_an_earlier_version_s_training_no_longer_count(store, monkeypatch):
+    store.write(finished(TRAINED))
+    store.write(finished(key="untrained"))
+    monkeypatch.setitem(cells.RESULTS_VERSION, "training", 2)
+    assert [each.key for each in store] == ["untrained"]
+
+
 def test_a_file_that_says_no_version_is_of_the_first(store):
     store.write(finished())
     file = store.file("a-key")
