@@ -405,6 +405,8 @@ def _client(options: argparse.Namespace) -> Iterator:
                 f"there is no scheduler at {options.scheduler}: {problem}."
             ) from problem
         with client:
+            if not client.scheduler_info()["workers"]:
+                print("No workers are there yet; cells wait.", file=sys.stderr)
             yield client
         return
     # Ctrl+C goes to all processes of a terminal. Workers inherit that it is not theirs,

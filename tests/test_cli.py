@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,6 +228,19 @@ def test_a_scheduler_that_does_not_answer_is_named(
     options = ["--scheduler", "tcp://nobody:1", *folders]
     assert reproduce("table4", *options) == cli.MISUSED
     assert "no scheduler at tcp://nobody:1: Timed out" in capsys.readouterr().err
+
+
+def test_a_scheduler_without_workers_is_told(folders, monkeypatch, instant, capsys):
+    distributed = pytest.importorskip("distributed")
+
+    class Idle(nullcontext):
+        def scheduler_info(self):
+            return {"workers": {}}
+
+    monkeypatch.setattr(distributed, "Client", lambda address, **_: Idle())
+    monkeypatch.setattr(cli, "_events", lambda *_: [])
+    reproduce("table4", "--scheduler", "tcp://host:8786", *folders)
+    assert "No workers are there yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://host", "http://host:8786"])
