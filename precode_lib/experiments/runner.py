@@ -25,6 +25,7 @@ from precode_lib.experiments.store import (
     claimed,
     made,
 )
+from precode_lib.experiments.tables import reseeded
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -77,17 +78,18 @@ def find(cells: Iterable[Cell], store: Store) -> dict[Cell, Finished]:
     """The finished ones among the cells, by what they are; pictures aren't needed.
 
     Where several files hold the same cell, measured on different copies of a data set,
-    the one made last counts.
+    the one made last counts; and of its other seeds only those on pictures like these.
     """
     wanted = set(cells)
-    found: dict[Cell, Finished] = {}
-    for finished in store:
-        cell = finished.cell
-        if cell in wanted and (
-            cell not in found or finished.made["date"] >= found[cell].made["date"]
-        ):
-            found[cell] = finished
-    return found
+    there = [finished for finished in store if finished.cell in wanted]
+    there.sort(key=lambda finished: finished.made["date"])
+    # Of all seeds: a mean over them must not mix pictures.
+    pictures = {reseeded(finished.cell, 0): finished.pictures for finished in there}
+    return {
+        finished.cell: finished
+        for finished in there
+        if finished.pictures == pictures[reseeded(finished.cell, 0)]
+    }
 
 
 def with_trainings(cells: Iterable[Cell]) -> list[Cell]:
@@ -284,6 +286,11 @@ def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
 def _run_remotely(task: Task, lab: Lab) -> Finished:
     """A worker's part: run the cell, quietly, and hand the result back."""
     lab = _settled(lab)
+    if key_of(task.cell, lab.digest(task.cell)) != task.key:
+        raise ValueError(
+            "the worker's pictures, or its version of the library, are not those of "
+            "the process that sent it the cell; give both the same."
+        )
     # A worker that was killed may hold its claim a moment longer than its connection.
     with _one_thread(), claimed(lab.work, task.key, patience=_PATIENCE):
         steps = _finish(task, lab)

@@ -11,6 +11,7 @@ from precode_lib.experiments import (
     Finished,
     Progress,
     Tally,
+    Task,
     cells,
     find,
     plan,
@@ -252,6 +253,32 @@ def test_the_newest_counts_where_two_copies_of_a_data_set_were_used(store):
     store.write(done(ATTACK, "newer", "2026-02-01"))
     store.write(done(ATTACK, "older", "2026-01-31"))
     assert find([ATTACK], store)[ATTACK].key == "newer"
+
+
+def test_seeds_on_other_pictures_than_the_newest_do_not_count(store):
+    own, shipped = [{"name": "a", "fidelity": "lossless"}], [{"name": "a"}]
+    for seed, date, pictures in (
+        (0, "2026-01-01", shipped),
+        (1, "2026-01-01", shipped),
+        (1, "2026-02-01", own),
+        (2, "2026-01-02", own),
+    ):
+        key = f"{seed}-{len(pictures[0])}"
+        store.write(replace(done(of(ATTACK, seed=seed), key, date), pictures=pictures))
+    store.write(replace(done(ATS, "ats", "2026-01-01"), pictures=shipped))
+    cells = [ATS, *(of(ATTACK, seed=seed) for seed in range(3))]
+    found = find(cells, store)
+    assert {f.key for f in found.values()} == {"ats", "1-2", "2-2"}
+    assert find(cells[:2], store)[ATTACK].key == "0-1"
+
+
+def test_a_worker_with_other_pictures_is_refused(lab, ran):
+    key = key_of(ATTACK, "other pictures")
+    with pytest.raises(ValueError, match="the worker's pictures"):
+        runner._run_remotely(Task(ATTACK, key), lab)
+    assert ran == []
+    key = key_of(ATTACK, lab.digest(ATTACK))
+    assert runner._run_remotely(Task(ATTACK, key), lab).key == key
 
 
 def test_results_of_an_earlier_version_are_not_found(store, lab, ran, monkeypatch):
