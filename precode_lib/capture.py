@@ -95,11 +95,13 @@ class Capture:
         self.model, self.loss = model, loss
         self._losses = Losses(model, loss)
         self._modules = list(model.modules())  # walking the tree costs at every call
-        named = model.named_parameters()
-        self.names = [name for name, parameter in named if parameter.requires_grad]
-        if not self.names:
-            raise ValueError("no parameter of the model requires a gradient.")
         self._plan: _Plan | None = None
+        _trained(model)
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that have a gradient: those that are not frozen now."""
+        return list(_trained(self.model))
 
     @one_at_a_time
     def __call__(
@@ -136,6 +138,15 @@ class Capture:
         plan = self._look_at_model(images, labels)
         return plan.bytes_per_example * images.shape[1]
 
+    @one_at_a_time
+    def random_passes(self, images: Tensor, labels: Tensor) -> int:
+        """How many passes of a call draw dropout masks; the last ones are the shared.
+
+        0 for a model without dropout, or in evaluation mode.
+        """
+        plan = self._look_at_model(images, labels)
+        return plan.is_random + (plan.is_random and bool(plan.uncovered))
+
     def _all_at_once(self, images: Tensor, labels: Tensor, graph: bool) -> Gradients:
         plan = self._look_at_model(images, labels)
         num_victims = len(images)
@@ -151,7 +162,7 @@ class Capture:
         if plan.uncovered:
             for name, term in self._dense(plan.uncovered, images, labels, noise):
                 terms.add(name, term)
-        result = Gradients({name: terms[name] for name in self.names})
+        result = Gradients({name: terms[name] for name in plan.names})
         return result if graph else result.detach()
 
     def _call(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -197,7 +208,9 @@ class Capture:
 
     def _look_at_model(self, images: Tensor, labels: Tensor) -> "_Plan":
         modes = [(module.training, _drops(module)) for module in self._modules]
-        signature = (images.shape[1:], modes)
+        owned = (module._parameters.values() for module in self._modules)
+        frozen = [p is None or not p.requires_grad for each in owned for p in each]
+        signature = (images.shape[1:], modes, frozen)
         if self._plan is None or self._plan.signature != signature:
             self._plan = self._make_plan(images, labels, signature)
         return self._plan
@@ -212,8 +225,7 @@ class Capture:
                 self._call(x, y)
             is_random = not torch.equal(_rng_state(x), state)
         covered = _covered(self.model, calls, sizes[0])
-        named = self.model.named_parameters()
-        trained = {n: p for n, p in named if p.requires_grad}
+        trained = _trained(self.model)
         elsewhere, mixes = self._dependences(images, labels, sizes[1], ruled, trained)
         covered -= elsewhere
         names = {id(p): n for n, p in trained.items()}
@@ -226,11 +238,21 @@ class Capture:
         uncovered = [names[i] for i in names if i not in covered]
         if uncovered and is_random:
             # Dropout would draw another mask for the second pass: take all from one.
-            layers, uncovered = {}, list(self.names)
+            layers, uncovered = {}, list(trained)
         size = sum(call.num_bytes() for call in calls) // sizes[0]
         changed = any(call.was_changed() for call in calls)
         convolves = any(isinstance(call.layer, nn.Conv2d) for call in calls)
-        return _Plan(signature, layers, uncovered, changed, size, convolves, mixes)
+        return _Plan(
+            signature=signature,
+            names=list(trained),
+            layers=layers,
+            uncovered=uncovered,
+            in_place=changed,
+            bytes_per_example=size,
+            convolves=convolves,
+            mixes=mixes,
+            is_random=is_random,
+        )
 
     @contextmanager
     def _rehearsal(
@@ -274,12 +296,22 @@ class Capture:
 @dataclass(frozen=True)
 class _Plan:
     signature: tuple
+    names: list[str]  # what is trained, in the model's order
     layers: dict[nn.Module, dict[str, str]]  # layer -> role -> parameter name
     uncovered: list[str]
     in_place: bool  # later layers overwrite inputs or outputs: record copies
     bytes_per_example: int
     convolves: bool  # so that `lean_convolutions` pay
     mixes: bool  # an example's loss depends on the others of its batch
+    is_random: bool  # beside bottlenecks: torch's own generator is used
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are not frozen, by name."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not named:
+        raise ValueError("no parameter of the model requires a gradient.")
+    return named
 
 
 class Losses(nn.Module):

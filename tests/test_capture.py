@@ -379,6 +379,25 @@ def test_frozen_parameters_have_no_gradient():
         Capture(model)
 
 
+def test_what_is_frozen_or_unfrozen_later_counts_at_the_next_call():
+    model = linear_net(12, 5, True, nn.Tanh)
+    images, labels = pictures(2, 2, 3, 2, 2)
+    expected = one_by_one(model, images, labels)
+    model[1].requires_grad_(False)
+    capture = Capture(model)
+    assert list(capture(images, labels)) == ["3.weight", "3.bias"]
+    model.requires_grad_(True)
+    found = capture(images, labels).dense()
+    assert list(found) == capture.names == [*expected]
+    for name, term in found.items():
+        assert_close(term, expected[name])
+    model[3].requires_grad_(False)
+    assert list(capture(images, labels)) == ["1.weight", "1.bias"]
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter"):
+        capture(images, labels)
+
+
 def test_layers_behind_frozen_ones_are_served():
     model = linear_net(12, 5, True, nn.Tanh)
     model[1].requires_grad_(False)

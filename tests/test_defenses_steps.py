@@ -341,6 +341,36 @@ def test_soteria_at_percentile_0_changes_nothing_and_factors_stay():
     assert (shared.right == 0).all(1).sum(1).tolist() == [32, 32]
 
 
+class Dropping(nn.Module):
+    """hidden → dropout → linear, with a parameter that no rule covers if `scaled`."""
+
+    def __init__(self, scaled=False):
+        super().__init__()
+        self.hidden, self.fc = nn.Linear(48, 40), nn.Linear(40, 3)
+        self.scale = nn.Parameter(torch.ones(40)) if scaled else 1.0
+
+    def forward(self, images):
+        features = self.hidden(images.flatten(1)) * self.scale
+        return self.fc(F.dropout(features, 0.25, training=self.training))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("has_bottleneck", [False, True])
+def test_soteria_scores_the_features_that_dropout_leaves_in(scaled, has_bottleneck):
+    torch.manual_seed(0)
+    model = Dropping(scaled).double().train()
+    layer = "fc"
+    if has_bottleneck:
+        model = with_precode(model, "hidden", k=4, example=(3, 4, 4)).double().train()
+    images, labels = pictures(victims=3, batch=1)
+    step = partial(soteria_step, Capture(model), layer=layer, percentile=60)
+    found = [dense(step(images, labels)["fc.weight"]) for _ in range(2)]
+    for gradient in found:
+        # 16 of 40 have a score above the limit; those that are out have none.
+        assert (gradient.abs().sum(1) > 0).sum(1).tolist() == [16] * 3
+    assert not torch.equal(*(gradient != 0 for gradient in found))  # other masks
+
+
 def test_soteria_on_a_bottleneck_scores_and_shares_under_one_noise():
     model = with_precode(net(), "fc", k=4, example=(3, 4, 4))
     images, labels = pictures()

@@ -18,7 +18,7 @@ from precode_lib.capture import (
     victim_by_victim,
 )
 from precode_lib.gradients import Gradients, Outer
-from precode_lib.sampling import NoiseSource, noise_from, recorded_noise
+from precode_lib.sampling import NoiseSource, noise_from, recorded_noise, unheard
 from precode_lib.turns import one_at_a_time
 from precode_lib.validation import check_range, closest
 
@@ -61,8 +61,10 @@ def soteria_step(
         alone = partial(soteria_step, capture, **options)
         return victim_by_victim(alone, images, labels, noise)
     step = _features_at_once(capture, images, labels)
-    with recorded_noise() as drawn:
-        scores = _scores(capture.model, layer, images, noise, step)
+    passes = capture.random_passes(images, labels)
+    scores, drawn = _scores_and_noise(
+        capture.model, layer, images, noise, step=step, passes=passes
+    )
     gradients = capture(images, labels, noise=drawn)
     limit = torch.quantile(scores, percentile / 100, dim=1, keepdim=True)
     return _without_columns(gradients, weight, scores < limit)
@@ -72,6 +74,33 @@ def _features_at_once(capture: Capture, images: Tensor, labels: Tensor) -> int:
     """How many features fit into CHUNK_BYTES when all victims go backward at once."""
     held = capture.activation_bytes(images, labels) * len(images)
     return max(1, CHUNK_BYTES // held)
+
+
+def _scores_and_noise(
+    model: nn.Module,
+    layer: str,
+    images: Tensor,
+    noise: NoiseSource | None,
+    *,
+    step: int,
+    passes: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """The scores (V, F), and the bottlenecks' noise behind them.
+
+    Dropout drops for them what it will drop in the last of so many next passes.
+    """
+    if passes == 0:
+        with recorded_noise() as drawn:
+            return _scores(model, layer, images, noise, step), drawn
+    pictures = images.detach().flatten(0, 1)
+    # Settled first: bottlenecks may draw from the generator that dropout uses.
+    with recorded_noise() as drawn:
+        _entering(model, layer, pictures, noise)
+    devices = [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices), unheard():
+        for _ in range(passes - 1):
+            _entering(model, layer, pictures, drawn)
+        return _scores(model, layer, images, drawn, step), drawn
 
 
 def _scores(
