@@ -132,6 +132,7 @@ class Training(Iterator[Epoch]):
         self.device = first_parameter(model).device
         self.random = Randomness.seeded(0, self.device) if random is None else random
         self.history: list[Epoch] = []
+        self._learning = list(trainable(model).values())  # all the optimizer knows
         self._optimizer = make_optimizer(protocol.optimizer, model)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._network = model if compiled is None else compiled(model)
@@ -148,6 +149,7 @@ class Training(Iterator[Epoch]):
     def __next__(self) -> Epoch:
         if len(self) <= 0:
             raise StopIteration
+        self._check_parameters()
         with self._torch.lent():
             if self._running is None:
                 self._running = self._new_epoch()
@@ -206,6 +208,15 @@ class Training(Iterator[Epoch]):
     def load(self, file: str | Path) -> None:
         """Continue from a checkpoint; loads tensors and numbers, never code."""
         self.load_state_dict(read_checkpoint(file, self.device))
+
+    def _check_parameters(self) -> None:
+        known = {id(parameter) for parameter in self._learning}
+        late = [n for n, p in trainable(self.model).items() if id(p) not in known]
+        if late:
+            raise ValueError(
+                f"the optimizer was made before {late} were there to train, and would "
+                "leave them as they are; begin another training with fit."
+            )
 
     def _new_epoch(self) -> _Running:
         order = torch.randperm(len(self._train), generator=self.random.shuffle)

@@ -195,6 +195,22 @@ def test_frozen_parameters_stay_and_unused_ones_count_as_zero():
     assert torch.equal(model.spare, torch.ones(2).double())
 
 
+@pytest.mark.parametrize("late", ["unfrozen", "replaced"])
+def test_what_the_optimizer_does_not_know_is_not_left_behind_in_silence(late):
+    model = net()
+    model[1].requires_grad_(late == "replaced")
+    run = fit(model, splits(), SHORT)
+    next(run)
+    if late == "unfrozen":
+        model[1].requires_grad_(True)
+    else:
+        model[1] = nn.Linear(16, 8).double()
+    with pytest.raises(ValueError, match=r"1\.weight', '1\.bias.*begin another"):
+        next(run)
+    model[1].requires_grad_(False)  # to freeze more is no harm
+    assert next(run).epoch == 2
+
+
 # --- defenses and augmentation ------------------------------------------------------
 
 
