@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FOLDER",
             help=f"of result files; default {RESULTS}, of the repository if it is one",
         )
-        command.add_argument("--json", action="store_true", help="rows as JSON")
+        form = command.add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="rows as JSON")
+        form.add_argument("--csv", action="store_true", help="rows as CSV")
     _add_grade(commands)
     return parser
 
@@ -201,7 +203,7 @@ def _grade(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from precode_lib.experiments import SCALES, Lab, Store, Tally, as_json, find
+    from precode_lib.experiments import SCALES, Lab, Store, Tally, find
 
     scale = SCALES[options.scale]
     chosen = _with_seeds(scale, options.seeds)
@@ -229,8 +231,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     found = find([*_cells(tables, scale), *cells], store)
     try:
         _write_tables(tables, scale, found, results)
-        if options.json:
-            print(as_json(_records(tables, chosen, found)))
+        if options.json or options.csv:
+            _print_records(_records(tables, chosen, found), options)
         else:
             _print_tables(tables, chosen, found)
     finally:  # why cells failed may be why this does: a full disk
@@ -239,7 +241,7 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _results(options: argparse.Namespace) -> int:
-    from precode_lib.experiments import SCALES, Store, as_json, find
+    from precode_lib.experiments import SCALES, Store, find
 
     folder, tables = _results_folder(options), _tables(options.table)
     if options.results and not folder.is_dir():
@@ -254,12 +256,12 @@ def _results(options: argparse.Namespace) -> int:
         found = find(cells, Store(folder / scale.name))
         if found or options.scale:
             records += _records(tables, scale, found)
-        if not options.json:
+        if not (options.json or options.csv):
             print(f"{scale.name}: {len(found)} of {len(cells)} cells are there.")
             if found or options.scale:
                 _print_tables(tables, scale, found)
-    if options.json:
-        print(as_json(records))
+    if options.json or options.csv:
+        _print_records(records, options)
     return OK
 
 
@@ -482,11 +484,22 @@ def _records(tables, scale, found) -> list[dict]:
     return [record for t, r in pairs for record in as_records(t, scale.name, r)]
 
 
+def _print_records(records, options: argparse.Namespace) -> None:
+    from precode_lib.experiments import as_csv, as_json
+
+    print(as_json(records) + "\n" if options.json else as_csv(records), end="")
+
+
 def _print_tables(tables, scale, found) -> None:
     from precode_lib.experiments import as_text, rows
 
     for table in tables:
         print(f"\n{as_text(table, scale.name, rows(table, scale, found))}")
+    if scale.stand_in:
+        print(
+            f"\nScale {scale.name} tries everything once, on other pictures "
+            f"({scale.stand_in}) and for a few steps: its numbers mean nothing."
+        )
 
 
 def _report_problems(tally: "Tally") -> None:

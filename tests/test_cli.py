@@ -314,6 +314,24 @@ def test_results_of_an_empty_folder_are_none(folders, tmp_path, capsys):
     assert not list((tmp_path / "results").iterdir())
 
 
+def test_csv_is_printed_as_it_is_kept(folders, tmp_path, instant, capsys):
+    reproduce("table4", *folders, "--csv")
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "results" / "table4-smoke.csv").read_text()
+    command = ["results", "table4", "--scale", "smoke", *folders[:2]]
+    assert cli.main([*command, "--csv"]) == cli.OK
+    assert capsys.readouterr().out == printed
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--csv", "--json"])
+
+
+def test_a_smoke_test_says_that_its_numbers_mean_nothing(folders, instant, capsys):
+    reproduce("table4", *folders)
+    assert "on other pictures (photos)" in capsys.readouterr().out
+    cli.main(["results", "table4", "--scale", "lite", *folders[:2]])
+    assert "mean nothing" not in capsys.readouterr().out
+
+
 def test_results_of_one_scale_show_what_is_missing(folders, instant, capsys):
     reproduce("table4", *folders)
     capsys.readouterr()

@@ -8,7 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from precode_lib.experiments import LITE, SMOKE, TABLES, Finished, Store
+from precode_lib.experiments import (
+    LITE,
+    PAPER,
+    SMOKE,
+    TABLES,
+    Finished,
+    Store,
+    as_csv,
+    as_records,
+)
 from precode_lib.experiments.reading import (
     DEFENSES,
     METRICS,
@@ -138,3 +147,16 @@ def test_a_library_without_its_repository_says_where_results_are(monkeypatch, tm
     monkeypatch.setattr(precode_lib, "__file__", str(tmp_path / "lib" / "__init__.py"))
     with pytest.raises(FileNotFoundError, match="clone the repository"):
         results_folder()
+
+
+@pytest.mark.parametrize("scale", [LITE, PAPER], ids=lambda scale: scale.name)
+def test_the_shipped_tables_are_those_of_the_shipped_cells(scale):
+    """`precode results TABLE --scale lite --csv` writes one anew."""
+    shelf, stale = Shelf.of(scale), []
+    for name in TABLES:
+        records = as_records(TABLES[name], scale.name, shelf.rows(name))
+        kept = results_folder() / f"{name}-{scale.name}.csv"
+        if kept.exists() or any(record["seeds"] for record in records):
+            shipped = kept.read_text(encoding="utf-8") if kept.exists() else ""
+            stale += [kept.name] if shipped != as_csv(records) else []
+    assert stale == []
