@@ -46,6 +46,8 @@ class Setup:
     def __post_init__(self) -> None:
         if isinstance(self.places, str):
             raise TypeError(f'places are several: write ("{self.places}",).')
+        if self.init not in ("published", "pytorch"):
+            raise ValueError(f"init is published or pytorch, got {self.init!r}.")
         # Equal cells have equal names: 1 == 1.0, but JSON writes them differently.
         object.__setattr__(self, "places", tuple(self.places))
         object.__setattr__(self, "beta", float(self.beta))

@@ -282,6 +282,8 @@ def _noise(cell: NoiseCell, lab: Lab) -> Run:
 def _ats(cell: AtsCell, lab: Lab) -> Run:
     # No checkpoint: a cell of this kind is minutes, and adaptive searches are many.
     setup = cell.setup
+    if lab.perturbation(setup, lab.generator(setup, "noise")) is not None:
+        raise ValueError(f"ats cells share gradients as they are, not {setup.defense}.")
     pictures = lab.victims(cell)
     model = lab.model(setup, pictures).eval()
     policy = Policy.parse(cell.policy)

@@ -141,6 +141,8 @@ def test_impossible_cells_are_refused():
         replace(ATTACK, epoch=2)
     with pytest.raises(ValueError, match="only that: got epoch 0"):
         replace(ATTACK, training=TRAINING)
+    with pytest.raises(ValueError, match="published or pytorch, got 'pytorhc'"):
+        replace(SETUP, init="pytorhc")
     with pytest.raises(TypeError, match=r'write \("before fc",\)'):
         replace(SETUP, places="before fc")
 

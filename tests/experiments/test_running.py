@@ -253,6 +253,11 @@ def test_an_ats_cell_is_the_evaluation_of_its_policy(is_adaptive, lab):
     assert_scores(result["transformed"], found.against_transformed)
 
 
+def test_an_ats_cell_is_not_run_without_the_defense_that_it_names(lab):
+    with pytest.raises(ValueError, match="as they are, not ng-2"):
+        result_of(of(ATS, defense="ng-2"), lab)
+
+
 def test_noise_that_precode_draws_is_compared_draw_by_draw(lab):
     cell = of(replace(NOISE, draws=40), width=64, k=16)
     pictures = lab.victims(cell)
