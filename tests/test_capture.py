@@ -73,7 +73,7 @@ def linear_net(features, hidden, bias, activation):
 ACTIVATIONS = st.sampled_from([nn.Sigmoid, nn.ReLU, nn.Tanh, nn.GELU])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 4), st.integers(1, 3), st.integers(1, 20), st.booleans(), ACTIVATIONS
 )
@@ -108,7 +108,7 @@ def conv_net(options, size=7):
     return nn.Sequential(body, nn.Linear(width, 3)).double()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(convolutions(), st.integers(1, 3), st.integers(1, 3))
 def test_convolutions_of_any_geometry_agree_with_autograd(options, victims, batch):
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_a_convolution_of_few_positions_stays_factored(padding, padding_mode):
     assert_close(slope, expected, **TIGHT)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(convolutions(), st.integers(1, 2))
 def test_objectives_have_the_same_slope_with_respect_to_the_pictures(options, batch):
     torch.manual_seed(0)

@@ -229,7 +229,7 @@ def test_a_defense_at_zero_strength_is_the_identity(defense):
 # --- clipping -------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.floats(0.01, 100))
 def test_clipping_agrees_with_torch(seed, max_norm):
     exact = gradients(seed=seed, dtype=torch.float64)

@@ -57,7 +57,7 @@ def pruned_by_sorting(row, num_dropped):
 ENTRIES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.5, 1e-30, float("inf")])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(ENTRIES, min_size=1, max_size=40), st.integers(0, 99))
 def test_pruning_keeps_exactly_the_largest_and_the_first_of_equals(row, percent):
     num_dropped = percent * len(row) // 100
@@ -135,7 +135,7 @@ def test_entries_beyond_the_range_become_the_largest_number(source):
     assert torch.equal(rounded[0], expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 10**6), st.integers(1, 16), st.booleans(), st.booleans())
 def test_the_error_of_a_grid_is_half_a_step_or_one_if_stochastic(
     seed, bits, symmetric, stochastic

@@ -38,7 +38,7 @@ def flat(gradients):
     return torch.cat([term.reshape(len(term), -1) for term in terms], 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LAYOUTS)
 def test_products_of_every_layout_equal_those_of_the_dense_vectors(layout):
     a, b = mixed_pair(layout)
@@ -59,7 +59,7 @@ def test_a_scalar_parameter_is_a_gradient_too(generator):
     assert_close(G.layer_cosines(a, b)[:, 0], (gain[0] * gain[1]).sign())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(LAYOUTS)
 def test_each_parameter_has_its_own_product(layout):
     a, b = mixed_pair(layout)
@@ -246,7 +246,7 @@ def test_factors_cannot_be_exchanged(generator):
 # --- factoring --------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 4), st.booleans(), st.integers(0, 2**31))
 def test_factor_finds_matrices_of_low_rank_again(victims, rank, double, seed):
     generator = torch.Generator().manual_seed(seed)

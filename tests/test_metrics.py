@@ -73,7 +73,7 @@ def random_pair(seed: int, shape: tuple[int, ...], dtype: torch.dtype) -> list[T
     return [torch.rand(shape, generator=generator, dtype=dtype) for _ in range(2)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     shape=st.tuples(

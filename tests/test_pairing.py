@@ -18,7 +18,7 @@ def rand(*shape: int, seed: int = 0) -> Tensor:
 
 
 @given(order=st.permutations(range(6)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_pairing_undoes_any_shuffle(order):
     batch = rand(6, 3, 7, 9)
     permutation = pair(batch, batch[list(order)])
@@ -26,7 +26,7 @@ def test_pairing_undoes_any_shuffle(order):
 
 
 @given(seed=st.integers(0, 2**32), size=st.integers(1, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_pairing_has_the_least_total_cost_of_all_orders(seed, size):
     originals, recovered = rand(2, size, 1, 7, 7, seed=seed)
     for cost in (mse, lambda x, y: -ssim(x, y)):

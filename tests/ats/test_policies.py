@@ -22,7 +22,6 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(deadline=None)
 @given(policies)
 def test_a_policy_survives_being_written_and_read(policy):
     assert Policy.parse(str(policy)) == policy
@@ -79,8 +78,7 @@ def test_the_sum_of_policies_is_their_hybrid():
     assert str(Policy.parse("3-1-7") + Policy.parse("43-18-18")) == "3-1-7+43-18-18"
 
 
-# No deadline: the clock of a busy machine says nothing about the code.
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(policies, st.integers(0, 10))
 def test_a_policy_gives_what_one_of_its_variants_gives(policy, seed):
     levels = victims("photos", 2, size=16).pixels

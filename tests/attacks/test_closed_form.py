@@ -127,7 +127,7 @@ def test_behind_such_a_precode_the_old_first_layer_gives_only_the_decoded_sample
     assert worst_ssim(images[:, 0], found.images) < 0.3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.sampled_from([nn.ReLU, nn.Tanh, nn.Sigmoid]))
 def test_any_first_layer_gives_its_picture_back(seed, activation):
     generator = seeded(seed)

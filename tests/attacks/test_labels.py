@@ -288,7 +288,7 @@ def test_the_fate_of_local_mini_batches_is_that_of_all_pictures():
     assert accuracy(expected_count_labels, net(), victims(8), local=local) == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=20))
 def test_any_multiset_of_labels_is_found_on_an_untrained_model(labels):
     pair = victims(len(labels), 1, labels=torch.tensor([sorted(labels)]))
@@ -424,7 +424,7 @@ def test_accuracy_counts_the_overlap_of_multisets():
     assert label_accuracy(found, truth).tolist() == [0.75, 0.25]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1))
 def test_accuracy_does_not_depend_on_the_order_or_the_side(pairs):
     a, b = torch.tensor(pairs).T

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from precode_lib.data import CIFAR10, IDENTITY, Normalisation
@@ -19,7 +19,6 @@ def normalisations(draw, num_channels=channels):
     )
 
 
-@settings(deadline=None)  # the first example warms torch up
 @given(normalisations(), st.integers(0, 2**32))
 def test_denormalising_undoes_normalising(normalisation, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +35,6 @@ def test_every_8_bit_level_survives_float32_normalisation():
     assert torch.equal(back, levels)
 
 
-@settings(deadline=None)  # the first example warms torch up
 @given(normalisations())
 def test_the_box_holds_exactly_the_images_of_black_and_white(normalisation):
     lower, upper = normalisation.box

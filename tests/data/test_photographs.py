@@ -21,7 +21,7 @@ def covered(boxes, width, height):
     return mask
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(3, 200), st.integers(3, 200), st.integers(0, 10**6))
 def test_train_and_test_squares_never_share_a_pixel(width, height, seed):
     generator = torch.Generator().manual_seed(seed)

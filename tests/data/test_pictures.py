@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -125,7 +125,6 @@ def test_train_and_test_must_name_the_same_classes():
         Splits(pictures(), pictures(classes=("x", "y", "z")))
 
 
-@settings(deadline=None)  # the first example warms torch up
 @given(
     labels=st.lists(st.integers(0, 3), min_size=1, max_size=60),
     fraction=st.floats(0.05, 0.95),

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from precode_lib.data import MissingDataError, Pictures, Splits, faces, victims
@@ -12,7 +12,6 @@ def numbered(labels):
     return Pictures(stored, torch.tensor(labels), tuple("abcd"), "numbered")
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_every_class_is_represented_as_evenly_as_it_can_be(data):
     labels = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=40))
