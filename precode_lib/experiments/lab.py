@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -19,6 +20,8 @@ from precode_lib.defenses import Defense, add_noise, prune, prune_globally
 from precode_lib.experiments.cells import AttackCell, Cell, Setup, TrainingCell
 from precode_lib.initialisation import pytorch_default
 from precode_lib.validation import closest
+
+T = TypeVar("T")
 
 RECIPES: Mapping[str, Recipe] = {"iga": IGA_PRECODE, "cpl": CPL_PRECODE}
 # From a generator to the function that changes a gradient.
@@ -137,7 +140,7 @@ class Lab:
 
     def victims(self, cell: Cell) -> Pictures:
         """The pictures under attack: the paper's own, or some of the training part."""
-        if DATASETS[_known(cell.setup.dataset)].victims == "paper":
+        if _named(DATASETS, cell.setup.dataset, "data set").victims == "paper":
             source = self._once("paper", self._paper_victims)
         else:
             source = self._whole(cell.setup.dataset).train
@@ -174,7 +177,7 @@ class Lab:
         if setup.init == "pytorch":
             options["init"] = pytorch_default
         shape, classes = like.image_shape, like.num_classes
-        model = MODELS[setup.model](shape, classes, **options)
+        model = _named(MODELS, setup.model, "model")(shape, classes, **options)
         if setup.defense == "precode":
             sides = {"before": [], "after": []}
             for place in setup.places:
@@ -191,14 +194,15 @@ class Lab:
 
     def perturbation(self, setup: Setup, generator: torch.Generator) -> Defense | None:
         """What the setup does to a gradient before it is sent."""
-        return PERTURBATIONS[setup.defense](generator)
+        return _named(PERTURBATIONS, setup.defense, "defense")(generator)
 
     def generator(self, setup: Setup, purpose: str) -> torch.Generator:
         """A stream of random numbers on the device, of its own for each purpose."""
         return stream(setup.seed, purpose, self.device)
 
     def _whole(self, name: str) -> Splits:
-        return self._once(name, lambda: DATASETS[_known(name)].load(self.path_of(name)))
+        known = _named(DATASETS, name, "data set")
+        return self._once(name, lambda: known.load(self.path_of(name)))
 
     def _paper_victims(self) -> Pictures:
         """The published victims; without their file, pictures of the training part."""
@@ -216,7 +220,7 @@ class Lab:
 def recipe(cell: AttackCell) -> Recipe:
     """The attack of a cell."""
     return replace(
-        RECIPES[cell.attack],
+        _named(RECIPES, cell.attack, "attack"),
         optimizer=partial(torch.optim.Adam, lr=cell.lr),
         iterations=cell.iterations,
         patience=cell.patience,
@@ -240,13 +244,12 @@ def storable(pictures: Pictures, cell: AttackCell) -> list[int]:
     return [i for i, name in enumerate(names) if name not in _NOT_STORED][:6]
 
 
-def _known(name: str) -> str:
-    if name not in DATASETS:
+def _named(known: Mapping[str, T], name: str, what: str) -> T:
+    if name not in known:
         raise ValueError(
-            f"no data set {name!r}; there are {', '.join(DATASETS)}."
-            + closest(name, DATASETS)
+            f"no {what} {name!r}; there are {', '.join(known)}.{closest(name, known)}"
         )
-    return name
+    return known[name]
 
 
 def _check_enough(pictures: Pictures, wanted: int) -> None:

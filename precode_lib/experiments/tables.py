@@ -74,7 +74,6 @@ class Row:
         spread: sample standard deviation over seeds; None for fewer than two, and if
             one is not finite.
         seeds: how many seeds were run, of how many.
-        convention: of the metric.
     """
 
     setup: Setup

@@ -108,6 +108,15 @@ def test_unknown_data_sets_are_refused_with_a_suggestion(lab):
         lab.victims(of(ATTACK, dataset="cifar1"))
 
 
+def test_other_names_are_refused_with_a_suggestion(lab):
+    with pytest.raises(ValueError, match="no model 'dmpl'; .*Did you mean 'dmlp'"):
+        lab.model(Setup("photos", "dmpl"), squares(4))
+    with pytest.raises(ValueError, match="no defense 'ng2'; .*Did you mean 'ng-2'"):
+        lab.perturbation(Setup("photos", "dmlp", "ng2"), torch.Generator())
+    with pytest.raises(ValueError, match="no attack 'IGA'; there are iga, cpl"):
+        lab_room.recipe(replace(ATTACK, attack="IGA"))
+
+
 def test_the_paper_s_victims_are_taken_where_they_are(fresh, small_cifar, monkeypatch):
     published = squares(16, seed=5)
     monkeypatch.setattr(data, "paper_victims", lambda path: published)
