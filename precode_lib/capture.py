@@ -306,9 +306,14 @@ class _Plan:
     is_random: bool  # beside bottlenecks: torch's own generator is used
 
 
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are not frozen, by name."""
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    """The same, of which there must be some."""
+    named = trainable(model)
     if not named:
         raise ValueError("no parameter of the model requires a gradient.")
     return named

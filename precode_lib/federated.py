@@ -21,6 +21,7 @@ from precode_lib.capture import (
     check_victims,
     differentiable,
     pure_losses,
+    trainable,
 )
 from precode_lib.defenses import ClientStep, Defense
 from precode_lib.defenses.combinators import check_client_step, defended
@@ -209,7 +210,7 @@ class Client:
                 shared = self.capture(one, labels, create_graph=False)
             held += 3 * sum(_bytes(t) for t in shared.values() if isinstance(t, Tensor))
         else:
-            weights = sum(map(_bytes, _trainable(self.model).values()))
+            weights = sum(map(_bytes, trainable(self.model).values()))
             held = self.local.steps * (held + 3 * weights)
         return max(1, num_bytes // held)
 
@@ -221,7 +222,7 @@ class Client:
         check_victims(images, labels)
         losses = pure_losses(self.model, self.loss)
         batches = self.local.batches(images.shape[1])
-        start = {f"model.{n}": p for n, p in _trainable(self.model).items()}
+        start = {f"model.{n}": p.detach() for n, p in trainable(self.model).items()}
 
         def train(x: Tensor, y: Tensor, noises: list[list[Tensor]]) -> dict:
             weights = start
@@ -334,18 +335,13 @@ def observe(
     )
 
 
-def _trainable(model: nn.Module) -> dict[str, Tensor]:
-    named = model.named_parameters()
-    return {name: p.detach() for name, p in named if p.requires_grad}
-
-
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
 def _chunks(model: nn.Module, num_victims: int) -> Iterator[slice]:
     """Slices of victims whose dense gradients fit into WIRE_BYTES, one at least."""
-    step = max(1, WIRE_BYTES // sum(map(_bytes, _trainable(model).values())))
+    step = max(1, WIRE_BYTES // sum(map(_bytes, trainable(model).values())))
     return (slice(i, i + step) for i in range(0, num_victims, step))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from precode_lib.capture import trainable
 from precode_lib.validation import check_count
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -102,11 +103,6 @@ class Randomness:
         """Continue the streams from there."""
         for name, position in state.items():
             getattr(self, name).set_state(position.cpu())
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that learn, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def make_optimizer(

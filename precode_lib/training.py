@@ -14,7 +14,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from precode_lib.capture import Capture
+from precode_lib.capture import Capture, trainable
 from precode_lib.data.cache import atomic_file
 from precode_lib.data.pictures import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense
@@ -42,7 +42,6 @@ from precode_lib.protocols import (
     ats_decay,
     constant,
     make_optimizer,
-    trainable,
 )
 from precode_lib.sampling import noise_from, unheard
 from precode_lib.validation import check_count
@@ -132,7 +131,6 @@ class Training(Iterator[Epoch]):
         self.device = first_parameter(model).device
         self.random = Randomness.seeded(0, self.device) if random is None else random
         self.history: list[Epoch] = []
-        self._learning = list(trainable(model).values())  # all the optimizer knows
         self._optimizer = make_optimizer(protocol.optimizer, model)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._network = model if compiled is None else compiled(model)
@@ -210,7 +208,8 @@ class Training(Iterator[Epoch]):
         self.load_state_dict(read_checkpoint(file, self.device))
 
     def _check_parameters(self) -> None:
-        known = {id(parameter) for parameter in self._learning}
+        groups = self._optimizer.param_groups
+        known = {id(parameter) for group in groups for parameter in group["params"]}
         late = [n for n, p in trainable(self.model).items() if id(p) not in known]
         if late:
             raise ValueError(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.bottleneck import Bottleneck
+from precode_lib.capture import trainable
 from precode_lib.defenses.combinators import Defense, only
 from precode_lib.defenses.noise import add_noise
 from precode_lib.sampling import noise_from
@@ -58,7 +59,7 @@ def before_bottleneck(model: nn.Module, images: Tensor) -> tuple[str, ...]:
             "perturb: it stands at the picture, what is before it is frozen, or it "
             "never runs."
         )
-    trained = {n: p for n, p in probe.named_parameters() if p.requires_grad}
+    trained = trainable(probe)
     ones = torch.ones_like(entering[0])
     slopes = torch.autograd.grad(
         entering[0], list(trained.values()), ones, allow_unused=True
