@@ -101,8 +101,14 @@ def _parser() -> argparse.ArgumentParser:
             help=f"of result files; default {RESULTS}, of the repository if it is one",
         )
         form = command.add_mutually_exclusive_group()
-        form.add_argument("--json", action="store_true", help="rows as JSON")
-        form.add_argument("--csv", action="store_true", help="rows as CSV")
+        for kind in ("json", "csv"):
+            form.add_argument(
+                f"--{kind}",
+                dest="form",
+                action="store_const",
+                const=kind,
+                help=f"rows as {kind.upper()}",
+            )
     _add_grade(commands)
     return parser
 
@@ -231,8 +237,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     found = find([*_cells(tables, scale), *cells], store)
     try:
         _write_tables(tables, scale, found, results)
-        if options.json or options.csv:
-            _print_records(_records(tables, chosen, found), options)
+        if options.form:
+            _print_records(_records(tables, chosen, found), options.form)
         else:
             _print_tables(tables, chosen, found)
     finally:  # why cells failed may be why this does: a full disk
@@ -256,12 +262,12 @@ def _results(options: argparse.Namespace) -> int:
         found = find(cells, Store(folder / scale.name))
         if found or options.scale:
             records += _records(tables, scale, found)
-        if not (options.json or options.csv):
+        if not options.form:
             print(f"{scale.name}: {len(found)} of {len(cells)} cells are there.")
             if found or options.scale:
                 _print_tables(tables, scale, found)
-    if options.json or options.csv:
-        _print_records(records, options)
+    if options.form:
+        _print_records(records, options.form)
     return OK
 
 
@@ -484,10 +490,10 @@ def _records(tables, scale, found) -> list[dict]:
     return [record for t, r in pairs for record in as_records(t, scale.name, r)]
 
 
-def _print_records(records, options: argparse.Namespace) -> None:
+def _print_records(records, form: str) -> None:
     from precode_lib.experiments import as_csv, as_json
 
-    print(as_json(records) + "\n" if options.json else as_csv(records), end="")
+    print(as_json(records) + "\n" if form == "json" else as_csv(records), end="")
 
 
 def _print_tables(tables, scale, found) -> None:
