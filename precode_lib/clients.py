@@ -199,9 +199,9 @@ def participate(
         client_step: computes the gradient in place of the plain one.
         noise: of its bottlenecks; by default from torch's global generator.
     """
-    if client_step is not None and local is not None:
-        raise ValueError("a client_step replaces the gradient: use it with FedSGD.")
     if client_step is not None:
+        if local is not None:
+            raise ValueError("a client_step replaces the gradient: use it with FedSGD.")
         check_client_step(client_step)
     own = copy.deepcopy(model).train()
     pair = images.unsqueeze(0), labels.unsqueeze(0)
