@@ -27,7 +27,8 @@ def ask(name: str, answers: tuple, address: str) -> Verdict:
             send(connection, {"ask": name, "answers": [*map(_described, answers)]})
             return _serve(name, connection, functions)
     except (OSError, BrokenOffError, UnplainError) as problem:
-        return Verdict(name, "raised", f"the examiner broke off: {problem}.")
+        message = f"the examiner broke off: {problem}."
+        return Verdict(name, "raised", message, "unjudged")
 
 
 def _described(answer: Any) -> dict[str, Any]:

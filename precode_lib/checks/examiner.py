@@ -70,6 +70,7 @@ class Finding:
         message: for the learner.
         text: the first answer that is text, for a person to read.
         asked: how often the notebook asked.
+        code: how the state came about, as of a `Verdict`.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Finding:
     message: str
     text: str = ""
     asked: int = 1
+    code: str = "judged"
 
     @property
     def is_final(self) -> bool:
@@ -103,9 +105,10 @@ def examine(
     if finding is None or not finding.is_final:
         text = next((answer for answer in answers if isinstance(answer, str)), "")
         # Said before judging: a judgement that is cut short is of this exercise, too.
-        report(Finding(name, "raised", CUT_SHORT, text))
+        report(Finding(name, "raised", CUT_SHORT, text, code="cut_short"))
         verdict = _judge(name, answers, judges[name])
-        finding = Finding(name, verdict.state, verdict.message[:MOST_CHARACTERS], text)
+        message = verdict.message[:MOST_CHARACTERS]
+        finding = Finding(name, verdict.state, message, text, code=verdict.code)
     report(finding)
     with suppress(BrokenOffError):
         send(connection, {"verdict": finding.state, "message": finding.message})
@@ -148,15 +151,19 @@ class _StandIn:
             send(self.connection, {"call": self.index, "inputs": list(inputs)})
             reply = receive(self.connection, self.limits.call)
         except BrokenOffError as problem:
-            raise RaisedElsewhere(f"{NOTHING_CAME}: {problem}.") from None
+            raise _nothing_came(f": {problem}") from None
         if not isinstance(reply, dict):
-            raise RaisedElsewhere(f"{NOTHING_CAME}.")
+            raise _nothing_came()
         if "output" in reply:
             return reply["output"]
         if "unplain" in reply:
             what = f"the function's result: {reply['unplain']}"[:MOST_CHARACTERS]
-            raise RaisedElsewhere(f"{what}.", "wrong")
+            raise RaisedElsewhere(f"{what}.", "wrong", "judged")
         raise RaisedElsewhere(str(reply.get("raised"))[:MOST_CHARACTERS])
+
+
+def _nothing_came(why: str = "") -> RaisedElsewhere:
+    return RaisedElsewhere(f"{NOTHING_CAME}{why}.", code="nothing_came")
 
 
 def _judge(name: str, answers: list, judge: Callable[..., Verdict]) -> Verdict:
@@ -174,7 +181,8 @@ def _judge(name: str, answers: list, judge: Callable[..., Verdict]) -> Verdict:
     except Exception as error:
         # Of the marker, at an answer nobody thought of; its message may be of any size.
         what = f"{type(error).__name__}: {str(error)[:300]}"
-        return Verdict(name, "raised", f"the answer could not be judged: {what}")
+        message = f"the answer could not be judged: {what}"
+        return Verdict(name, "raised", message, "unjudged")
 
 
 def serve(

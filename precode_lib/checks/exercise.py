@@ -25,23 +25,32 @@ EXAMINER = "PRECODE_EXAMINER"
 HANDED_IN = "handed in, for a person to read."
 
 State = Literal["right", "unanswered", "wrong", "raised"]
+# How a verdict came about, in words that stay as they are; messages may be reworded.
+Code = Literal[
+    "judged",  # a marker looked at the answer
+    "handed_in",  # a text, for a person to read
+    "raised",  # the learner's function stopped with an error
+    "nothing_came",  # its process was silent, gone, or spoke otherwise
+    "cut_short",  # the judgement ended before its verdict
+    "unjudged",  # no marker could look at the answer
+]
 Marker = Callable[..., None]
 
 
 class RaisedElsewhere(Exception):  # noqa: N818  it is the learner's
     """What a learner's function did in another process instead of returning data."""
 
-    def __init__(self, message: str, state: State = "raised"):
+    def __init__(self, message: str, state: State = "raised", code: Code = "raised"):
         super().__init__(message)
-        self.state = state
+        self.state, self.code = state, code
 
 
 class NotSolved(Exception):  # noqa: N818  it is no error of the program
     """An answer that is missing or not right yet; the message says what to do."""
 
-    def __init__(self, message: str, state: State = "wrong"):
+    def __init__(self, message: str, state: State = "wrong", code: Code = "judged"):
         super().__init__(message)
-        self.state = state
+        self.state, self.code = state, code
 
     def _render_traceback_(self) -> list[str]:
         """What Jupyter shows instead of a traceback: the learner did not write ours."""
@@ -63,11 +72,13 @@ class Verdict:
         state: "right", "unanswered", "wrong", or "raised" when the learner's own code
             stopped with an error.
         message: for the learner; of a right answer, what is worth knowing besides.
+        code: how the verdict came about.
     """
 
     name: str
     state: State
     message: str
+    code: Code = "judged"
 
     @property
     def is_right(self) -> bool:
@@ -113,11 +124,11 @@ def judge(
     try:
         remark = marker(*map(_at_arms_length, answers), generator)
     except NotSolved as refusal:
-        return Verdict(name, refusal.state, str(refusal))
+        return Verdict(name, refusal.state, str(refusal), refusal.code)
     remark = remark or ""
-    if not isinstance(remark, HandedIn):
-        remark = f"correct. {remark}".strip()
-    return Verdict(name, "right", str(remark))
+    if isinstance(remark, HandedIn):
+        return Verdict(name, "right", str(remark), "handed_in")
+    return Verdict(name, "right", f"correct. {remark}".strip())
 
 
 def _fresh_generator() -> torch.Generator:
@@ -138,9 +149,9 @@ def _call(function: Callable, inputs: tuple) -> Any:
     try:
         output = function(*inputs)
     except RaisedElsewhere as error:
-        raise NotSolved(str(error), error.state) from None
+        raise NotSolved(str(error), error.state, error.code) from None
     except Exception as error:
-        raise NotSolved(describe_error(error), "raised") from error
+        raise NotSolved(describe_error(error), "raised", "raised") from error
     return answered(_plain(output, "the function's result"))
 
 

@@ -97,6 +97,45 @@ def test_an_examiner_says_what_the_marker_says(examination, monkeypatch, capsys)
     assert finding["text"] == "too short"
 
 
+def code_of(exam, name):
+    return exam.result.findings[f"{CHAPTER}.{name}"]["code"]
+
+
+def test_a_code_that_no_rewording_changes_says_how_a_finding_came_about(examination):
+    words = " ".join(f"word{n}" for n in range(40))
+    with examination as exam:
+        exam.ask("by_hand", 1, 2)
+        exam.ask("closed_form", lambda *g: 1 / 0)
+        exam.ask("label", lambda db: 10**4000)
+        exam.ask("two_photographs", words)
+    assert [code_of(exam, name) for name in NAMES if name != "enough_noise"] == [
+        "judged",
+        "raised",
+        "unjudged",
+        "handed_in",
+    ]
+
+
+def test_silence_and_a_judgement_cut_short_have_codes_of_their_own(tmp_path):
+    def kill_or_call(answer, _):
+        answer() if callable(answer) else os.kill(os.getpid(), 9)
+
+    found = served(tmp_path, ask_once("crash"), judging(kill_or_call))
+    (tmp_path / "socket").unlink()
+    assert (found["x.y"].code, found["x.y"].state) == ("cut_short", "raised")
+
+    def leave(address):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(address)
+            answers = [{"function": True}]
+            frames.send(connection, {"ask": "x.y", "answers": answers})
+            frames.receive(connection, 60)
+        examined.ask("x.y", (TODO,), address)  # stays until the first is judged
+
+    found = served(tmp_path, leave, judging(kill_or_call))
+    assert (found["x.y"].code, found["x.y"].state) == ("nothing_came", "raised")
+
+
 def test_an_error_in_a_learners_function_comes_with_its_line(examination):
     def broken(db):
         return db @ torch.zeros(1, 1, 7)
@@ -386,5 +425,5 @@ def test_the_markers_of_every_notebook_are_there():
 
 
 def test_a_finding_goes_through_json_unchanged():
-    finding = examiner.Finding("a.b", "right", "ä", "text", 2)
+    finding = examiner.Finding("a.b", "right", "ä", "text", 2, "handed_in")
     assert examiner.Finding(**json.loads(json.dumps(finding.__dict__))) == finding
