@@ -2,6 +2,8 @@
 
 import json
 import math
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -60,6 +62,45 @@ def test_views_and_numpy_become_ordinary_tensors():
     assert_close(copy(torch.tensor(1j).conj()), torch.tensor(-1j))
 
 
+BACKWARDS = np.arange(6.0).reshape(2, 3)[::-1, ::-1]
+
+
+@pytest.mark.parametrize(
+    ("array", "values"),
+    [
+        (BACKWARDS, [[5, 4, 3], [2, 1, 0]]),
+        (np.flip(np.arange(3)), [2, 1, 0]),
+        (np.arange(3).astype(">f4"), [0, 1, 2]),
+        (np.array([1, 2], dtype=np.uint32), [1, 2]),
+        (np.array([0.5], dtype=np.longdouble), [0.5]),
+        (np.float64(0.25)[...], 0.25),
+        (np.ma.array([1.0, 2.0]), [1, 2]),
+    ],
+)
+def test_arrays_in_any_order_of_entries_and_bytes_cross(array, values):
+    came = copy(array)
+    assert isinstance(came, torch.Tensor)
+    assert came.tolist() == values
+
+
+def test_relatives_of_numbers_and_lists_cross_as_these():
+    assert copy(Fraction(1, 4)) == 0.25
+    assert copy(Decimal("0.5")) == 0.5
+    assert copy(range(3)) == [0, 1, 2]
+    assert copy({"b": 1, "a": 2}.keys()) == ["b", "a"]
+    assert copy({"b": 1, "a": 2}.values()) == [1, 2]
+    assert copy(np.array([Fraction(1, 4), 2])) == [0.25, 2]
+    assert copy(np.array(["a", "b"])) == ["a", "b"]
+    assert copy(np.str_("a")) == "a"
+    assert copy(2j).item() == 2j
+
+
+def test_a_set_stays_one_so_that_its_order_says_nothing():
+    came = copy({1, 2.5, "a", (3, (4, 5)), frozenset({6})})
+    assert came == frozenset({1, 2.5, "a", (3, (4, 5)), frozenset({6})})
+    assert copy({range(2)}) == {(0, 1)}
+
+
 def test_numbers_that_are_not_finite_cross_too():
     assert math.isnan(copy(math.nan))
     assert copy([math.inf, -math.inf]) == [math.inf, -math.inf]
@@ -82,7 +123,13 @@ class Text(str):
         (Text("a string with code of its own"), "a Text is not accepted"),
         ({1: 2}, "keys must be strings"),
         (torch.eye(2).to_sparse(), "dense"),
-        (np.array([object()]), "can't convert"),
+        (np.array([object()]), "a object is not accepted"),
+        (np.array(["2026-01-01"], dtype="datetime64[D]"), "datetime64"),
+        (np.array([2**64 - 1], dtype=np.uint64), "too large"),
+        ([Fraction(10**400)], "too large"),
+        ((n for n in [1]), "a generator is not accepted; make a list of it"),
+        ([10**5000], "digits"),
+        (torch.ones(1, device="meta"), "no numbers"),
     ],
 )
 def test_anything_else_is_refused(value, message):
@@ -110,6 +157,8 @@ def tagged(**fields) -> str:
         '{"~": "function"}',
         '{"~": "tuple"}',
         '{"~": "tuple", "items": 3}',
+        '{"~": "set", "items": 3}',
+        '{"~": "set", "items": [{"~": "dict", "entries": {}}]}',
         '{"~": "dict", "entries": [1]}',
         "[" * 100_000,
         "[" * 50 + "]" * 50,

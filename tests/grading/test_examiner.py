@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -177,6 +178,20 @@ def test_whatever_a_function_returns_there_is_a_verdict(
     assert (verdict.state, exam.state("label")) == (state, state)
     assert words in verdict.message
     assert len(verdict.message) < 5000
+
+
+def test_an_array_read_backwards_is_judged_like_any_other(examination):
+    dW, db = (np.array(part)[::-1] for part in RIGHT_BY_HAND)
+    with examination as exam:
+        assert exam.ask("by_hand", dW[::-1], db[::-1]).is_right
+        assert exam.ask("closed_form", lambda *g: np.flip(first_row(*g))).is_right
+    assert (exam.state("by_hand"), exam.state("closed_form")) == ("right", "right")
+
+
+def first_row(dW, db):
+    """The picture from the end, by the first unit that is on."""
+    unit = db.abs().argmax()
+    return np.flip((dW[unit] / db[unit]).numpy())
 
 
 def test_of_several_answers_the_first_counts(examination):
