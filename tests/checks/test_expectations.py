@@ -1,5 +1,8 @@
 """Markers say what was expected, what came and where to look."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from marking import assert_refused, assert_right
@@ -15,6 +18,7 @@ from precode_lib.checks import (
     open_question,
 )
 from precode_lib.checks.exercise import HANDED_IN
+from precode_lib.checks.expectations import whole
 
 
 @exercise
@@ -98,6 +102,14 @@ def test_a_forgotten_return_is_said_and_is_no_todo():
         (lambda x: x * float("nan"), "NaN or infinity in 3 of 3"),
         (lambda x: {"x": x}, "should be a tensor .* got a dict"),
         (lambda x: [1.0, 2.0, [3.0]], "got a list"),
+        (lambda x: [torch.zeros(2), torch.zeros(3)], "got a list"),
+        (lambda x: {1.0, 2.0, 3.0}, "a frozenset.*no order: use a list"),
+        (lambda x: 2 * x + 99j, "should be real; got complex .*`.real`"),
+        (lambda x: [2 * v + 99j for v in x], "should be real"),
+        (lambda x: ["1", "2", "3"], r"should be a tensor .*got a list"),
+        (lambda x: (2 * x)[:, None], r"got .*\(3, 1\): .*`.reshape\(3\)`"),
+        (lambda x: [[2 * v] for v in x.tolist()], r"\(3, 1\): .*`.reshape\(3\)`"),
+        (lambda x: [10**400, 0, 0], "got a list"),
     ],
 )
 def test_anything_may_come_and_is_named(learner, message):
@@ -107,6 +119,77 @@ def test_anything_may_come_and_is_named(learner, message):
 def test_lists_and_other_dtypes_are_accepted_for_tensors():
     assert_right(doubled, lambda x: (2 * x).tolist())
     assert_right(doubled, lambda x: 2 * x.double().requires_grad_())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: [v for v in 2 * x],
+        lambda x: tuple((2 * x).tolist()),
+        lambda x: [*(2 * x).numpy()],
+        lambda x: (2 * x).numpy()[::-1][::-1],
+        lambda x: [Fraction(v) for v in (2 * x).tolist()],
+    ],
+    ids=["0-d tensors", "tuple", "numpy scalars", "view", "fractions"],
+)
+def test_numbers_in_any_list_are_a_tensor(form):
+    assert_right(doubled, form)
+
+
+def test_lists_of_tensors_and_of_lists_are_a_table():
+    @exercise
+    def table(learner, generator):
+        x = torch.randn(2, 3, generator=generator)
+        came = expect_close(learner(x), x, hint="as it is.")
+        expect(came.shape == (2, 3), "the marker goes on with a tensor.", hint="")
+
+    for form in (list, torch.Tensor.tolist, lambda x: [list(row) for row in x]):
+        assert_right(table, form)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [7.0, np.int64(7), np.float32(7), torch.tensor(7), np.array(7), Fraction(7)],
+    ids=lambda number: type(number).__name__,
+)
+def test_a_number_of_any_kind_is_a_number(number):
+    assert seven.judge(number).is_right
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("7", "should be a number; got '7', which is text: leave out the quotation"),
+        ([7], "should be a number; got a list"),
+        (torch.tensor([7]), r"got a tensor of shape \(1,\): .*`.item\(\)`"),
+        (7 + 99j, "should be real; got complex numbers"),
+        (7 + 0j, "should be real; got complex numbers"),
+        (10**4000, "should be a number; got"),
+    ],
+)
+def test_what_is_no_number_is_told_how_to_become_one(answer, message):
+    assert_refused(seven, answer, hint=message)
+    assert len(seven.judge(answer).message) < 400
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, 3),
+        (3.0, 3),
+        (torch.tensor(3), 3),
+        (torch.tensor(3.0), 3),
+        (1.9, None),
+        (True, None),
+        (torch.tensor(True), None),
+        (torch.tensor([3]), None),
+        (torch.tensor(3j), None),
+        (float("inf"), None),
+        ("3", None),
+    ],
+)
+def test_a_whole_number_is_one_in_every_form_and_nothing_else_is(value, expected):
+    assert whole(value) == expected
 
 
 def test_a_secret_is_kept():
