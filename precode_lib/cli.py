@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,9 +165,7 @@ def _add_grade(commands) -> None:
 
 
 def _grade(options: argparse.Namespace) -> int:
-    from tqdm.auto import tqdm
-
-    from precode_lib.grading import collecting, marks, report, room, sandbox
+    from precode_lib.grading import report, room, sandbox, tables
     from precode_lib.grading.limits import Limits
 
     third = max(1, options.timeout // 3)
@@ -184,21 +183,16 @@ def _grade(options: argparse.Namespace) -> int:
         again=options.again,
         only=options.only,
     )
-    bar_format = _BAR.replace(" cells ", " hand-ins ")
-    with tqdm(disable=options.quiet or None, bar_format=bar_format) as bar:
-
-        def show(done: int, total: int, hand_in) -> None:
-            bar.n, bar.total = done, total
-            bar.set_postfix_str(hand_in.file)
-
-        marked = room.grade(settings, show)
-    remarks = report.remarks(marked, collecting.without_notebook(settings.folder))
+    with _progress_of_class(options, settings.jobs) as show:
+        graded = room.grade(settings, show)
+    marked = graded.marked
+    remarks = report.remarks(marked, graded.remarks)
     for sentence in remarks[:_MOST_REMARKS]:
         print(sentence, file=sys.stderr)
     if len(remarks) > _MOST_REMARKS:
         print(f"{len(remarks) - _MOST_REMARKS} more: see the report.", file=sys.stderr)
     if options.json:
-        print(marks.as_json(marked))
+        print(tables.as_json(marked))
     else:
         stopped = sum(not one.ended for one in marked)
         print(
@@ -206,6 +200,46 @@ def _grade(options: argparse.Namespace) -> int:
             f"sandbox: {settings.kind}.\n{settings.out / 'report.html'}"
         )
     return OK if all(one.ended for one in marked) else INCOMPLETE
+
+
+@contextmanager
+def _progress_of_class(options: argparse.Namespace, jobs: int):
+    """Lend what shows each step; a line each minute where there is no terminal."""
+    from tqdm.auto import tqdm
+
+    from precode_lib.grading.pace import in_words
+
+    bar_format = _BAR.replace(" cells ", " hand-ins ")
+    said = time.monotonic()
+    with tqdm(disable=options.quiet or None, bar_format=bar_format) as bar:
+
+        def show(step) -> None:
+            nonlocal said
+            left = f"about {in_words(step.seconds)} left" if step.left else "the rest"
+            if not options.quiet and not step.file:
+                print(_cost(step, jobs), file=sys.stderr)
+            elif not options.quiet and bar.disable and time.monotonic() > said + 60:
+                said = time.monotonic()
+                line = f"{step.done} of {step.total} hand-ins; {left}; {step.file}"
+                print(line, file=sys.stderr)
+            bar.total = step.total
+            bar.set_postfix_str(f"{left}, {step.file}", refresh=False)
+            bar.update(step.done - bar.n)
+
+        yield show
+
+
+def _cost(step, jobs: int) -> str:
+    """What a class will cost, in a sentence."""
+    from precode_lib.grading.pace import USUAL, in_words
+
+    if not step.left:
+        return f"{step.total} hand-ins, none of which has to be run."
+    return (
+        f"{step.total} hand-ins, {step.left} of them to run, {jobs} at a time: about "
+        f"{in_words(step.seconds)}, if each takes {USUAL} seconds; at most "
+        f"{in_words(step.longest)}, if each is stopped by its limit."
+    )
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -6,21 +6,29 @@ stood next to. Tags, ids, outputs and metadata of the hand-in go nowhere, so a c
 that was edited, deleted or told to be skipped is as good as new.
 """
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from precode_lib.checks.notebooks import Exercise, exercises, mark, title
 
+from .helpers import NO_MODULES, Modules
+from .names import printable
+from .reading import NotANotebookError
+
 MOST_CELLS = 500  # code cells of a hand-in; a clean notebook has about twenty
-
-
-class NotANotebookError(ValueError):
-    """A file that is no notebook with answers; the message says why."""
+MOST_CODE = 2_000_000  # characters of them
+MOST_WORDS = 40_000  # characters of text cells that are kept for a person
+FIRST_LINES = 20  # of a cell, in which its mark may be
+_ANSWER = re.compile(r"\s*#+\s*answer\s*:\s*(\w+)(?=$|[\s:;,.(–—])", re.IGNORECASE)
+# What may be above a mark: nothing, comments, commands of Jupyter, imports.
+_ABOVE = re.compile(r"\s*(?:$|#|%|!|import\b|from\b)")
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,16 @@ class Assembled:
         exercise_of: of each code cell, the exercise it is for, or nothing.
         answers: by exercise, the text of the answer cell that was handed in.
         words: text cells that were added or changed; they may hold an answer in words.
+        missing: of each exercise without an answer cell, the likely cause.
+        refused: modules beside it that do not come along, and why.
     """
 
     text: str
     exercise_of: Sequence[str]
     answers: Mapping[str, str]
     words: Sequence[str] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    refused: Sequence[str] = ()
 
 
 def clean_notebooks(folder: Path) -> dict[str, Clean]:
@@ -80,7 +92,7 @@ def clean_notebooks(folder: Path) -> dict[str, Clean]:
             path.stem,
             title(notebook),
             exercises(notebook),
-            [text for _, text in code_cells(notebook)],
+            code_cells(notebook),
             text_cells(notebook),
             hashlib.sha256(data).hexdigest(),
         )
@@ -107,21 +119,37 @@ def parse(data: bytes) -> dict[str, Any]:
     return notebook
 
 
-def code_cells(notebook: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]:
-    """Of each code cell its mark and text, with plain ends of lines."""
-    found = []
-    for cell in notebook["cells"]:
-        if cell.get("cell_type") == "code":
-            text = _source(cell)
-            found.append((mark({"cell_type": "code", "source": text}), text))
-    if len(found) > MOST_CELLS:
+def code_cells(notebook: Mapping[str, Any]) -> list[str]:
+    """The text of each code cell, with plain ends of lines."""
+    cells = [cell for cell in notebook["cells"] if cell.get("cell_type") == "code"]
+    if len(cells) > MOST_CELLS:
         raise NotANotebookError(f"it has more than {MOST_CELLS} code cells.")
+    found = [_source(cell) for cell in cells]
+    if sum(map(len, found)) > MOST_CODE:
+        raise NotANotebookError(f"its code has more than {MOST_CODE:,} characters.")
     return found
+
+
+def role(text: str, names: Collection[str]) -> tuple[str, str]:
+    """What a code cell is for: "Answer" or "Check", and of which of the names; or "".
+
+    An answer's mark may have comments, commands and imports above it, and words behind.
+    """
+    exact = mark({"cell_type": "code", "source": text})
+    if exact[0] == "Check":
+        return exact
+    for line in text.split("\n", FIRST_LINES)[:FIRST_LINES]:
+        found = _ANSWER.match(line)
+        if found and found[1] in names:
+            return "Answer", found[1]
+        if not _ABOVE.match(line):
+            break
+    return "", ""
 
 
 def text_cells(notebook: Mapping[str, Any]) -> list[str]:
     """The texts of all cells that hold no code, without the blanks around them."""
-    found = []
+    found: list[str] = []
     for cell in notebook["cells"]:
         with suppress(NotANotebookError):  # for people; none has to be right
             if cell.get("cell_type") != "code":
@@ -158,7 +186,8 @@ def which(
     named = stem_in(name, clean)
     if named or notebook is None:
         return clean.get(named)
-    answered = {name for (role, name), _ in code_cells(notebook) if role == "Answer"}
+    every = {name for one in clean.values() for name in one.names}
+    answered = {role(text, every)[1] for text in code_cells(notebook)}
     shared = {one.stem: len(answered & {*one.names}) for one in clean.values()}
     best = max(shared, key=shared.__getitem__)
     is_one = [*shared.values()].count(shared[best]) == 1
@@ -170,33 +199,88 @@ def stem_in(name: str, clean: Mapping[str, Clean]) -> str:
     return max((s for s in clean if s in name), key=len, default="")
 
 
-def assemble(notebook: Mapping[str, Any], clean: Clean) -> Assembled:
+def assemble(
+    notebook: Mapping[str, Any], clean: Clean, modules: Modules = NO_MODULES
+) -> Assembled:
     """The clean notebook with the hand-in's answers and the cells that were added."""
-    answers, before, after = _sorted(code_cells(notebook), clean)
-    cells: list[tuple[str, str]] = []  # the exercise, the text
-    for text in clean.cells:
-        role, name = mark({"cell_type": "code", "source": text})
-        if role == "Answer":
-            cells += [(name, added) for added in before.get(name, ())]
-            text = answers.get(name, text)
-        if role == "Check":
-            cells += [(name, added) for added in after.get(name, ())]
-        cells.append((name, text))
+    code, words = code_cells(notebook), text_cells(notebook)
+    answers, before, after = _sorted(code, clean)
     if not answers:
         raise NotANotebookError(
             f"it holds none of the answer cells of {clean.stem}; their first line is "
             "`# Answer: ...`."
         )
+    # The exercise, and the text.
+    cells = [("", modules.cell)] if modules.cell else []
+    for text in clean.cells:
+        kind, name = role(text, clean.names)
+        if kind == "Answer":
+            cells += [(name, added) for added in before.get(name, ())]
+            text = answers.get(name, text)
+        if kind == "Check":
+            cells += [(name, added) for added in after.get(name, ())]
+        cells.append((name, text))
+    missing = [name for name in clean.names if name not in answers]
     return Assembled(
         _written([text for _, text in cells]),
         [name for name, _ in cells],
         answers,
-        [text for text in text_cells(notebook) if text and text not in clean.words],
+        _first(text for text in words if text and text not in clean.words),
+        {name: _likely(name, clean, code, words) for name in missing},
+        modules.refused,
     )
 
 
+def _first(texts: Iterable[str]) -> list[str]:
+    """As many as a person reads."""
+    kept, size = [], 0
+    for text in texts:
+        size += len(text)
+        kept.append(text[:MOST_WORDS])
+        if size > MOST_WORDS:
+            break
+    return kept
+
+
+def _likely(name: str, clean: Clean, code: Sequence[str], words: Sequence[str]) -> str:
+    """The likely cause that an exercise has no answer cell."""
+    if any(_marks(text, name) for text in words):
+        return "its mark is in a cell of text, which is not run."
+    for text in code:
+        if lines := _marks(text, name):
+            return f"its mark is only in line {lines[0]} of a cell, below other code."
+    others = [found[1] for text in code for found in _every_mark(text)]
+    others = [other for other in others if other not in clean.names]
+    near = difflib.get_close_matches(name.lower(), map(str.lower, others[:50]), 1, 0.7)
+    if near:
+        shown = printable(next(o for o in others if o.lower() == near[0]))[:60]
+        return f"a cell is marked `# Answer: {shown}`."
+    given = next(text for text in clean.cells if role(text, [name])[0] == "Answer")
+    unmarked = {one for t in code if not role(t, clean.names)[0] for one in _defined(t)}
+    for one in _defined(given):
+        if one in unmarked:
+            return f"a cell without the mark `# Answer: {name}` defines {one}."
+    return "no cell looks like it; it may have been deleted."
+
+
+def _defined(text: str) -> list[str]:
+    """The functions and variables that code defines, not in a block of its own."""
+    pattern = r"^def (\w+)|^(\w+)(?:\s*,\s*\w+)*\s*=(?!=)"
+    return [a or b for a, b in re.findall(pattern, text, flags=re.MULTILINE)]
+
+
+def _every_mark(text: str) -> list[re.Match]:
+    return [found for line in text.split("\n") if (found := _ANSWER.match(line))]
+
+
+def _marks(text: str, name: str) -> list[int]:
+    """The lines that would mark a cell as the answer, from 1."""
+    lines = enumerate(text.split("\n"), 1)
+    return [n for n, line in lines if (m := _ANSWER.match(line)) and m[1] == name]
+
+
 def _sorted(
-    cells: Sequence[tuple[tuple[str, str], str]], clean: Clean
+    cells: Sequence[str], clean: Clean
 ) -> tuple[dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
     """Answers by exercise, and what was added before each answer and before its check.
 
@@ -209,13 +293,14 @@ def _sorted(
     after: dict[str, list[str]] = {}
     pending: list[str] = []
     last = ""
-    for (role, name), text in cells:
-        if role == "Answer" and name in clean.names:
+    for text in cells:
+        kind, name = role(text, clean.names)
+        if kind == "Answer":
             if name in answers:
                 pending.insert(0, answers[name])
             before.setdefault(name, []).extend(pending)
             answers[name], pending, last = text, [], name
-        elif role == "Check":
+        elif kind == "Check":
             if name == last:
                 after.setdefault(name, []).extend(pending)
                 pending, last = [], ""

@@ -1,20 +1,28 @@
 """Find the hand-ins of a folder and read them, before any of them is run."""
 
-import errno
 import hashlib
 import os
+import re
 import stat
-import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .assembly import Assembled, Clean, NotANotebookError, assemble, parse, stem_in
-from .assembly import which as which_notebook
+from . import assembly, helpers, names
+from .assembly import Assembled, Clean
+from .reading import NotANotebookError, content
+from .walking import Part, parts
 
 LARGEST = 20_000_000  # bytes of a notebook with pictures in it
-# No hand-ins: backups of Jupyter, and what macOS and Windows leave in archives.
-_PASSED_OVER = {"__MACOSX", "__pycache__"}
+# Of one student; more is no work, and would keep the others waiting.
+MOST_FILES = 200
+MOST_BYTES = 100_000_000  # read
+MOST_RUN = 5  # versions of one notebook
+MOST_SAID = 5  # remarks of one kind
+_COPY = re.compile(
+    r"\((\d{1,6})\)|\bcopy[ _-]?(\d{0,6})|[ _-]kopie[ _-]?(\d{0,6})", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -23,13 +31,15 @@ class HandIn:
 
     Args:
         student: the first folder below the one of all hand-ins, or what stands before
-            the chapter's name in the file's name.
-        file: its path in the folder of all hand-ins, fit to be shown.
+            the chapter's name in the file's name; as it is shown.
+        file: its path in the folder of all hand-ins, as it is shown.
         clean: the notebook it belongs to; None if that cannot be known.
         assembled: what is run; None if there is a problem.
         problem: why it cannot be run.
         changed: when the file was last changed, in seconds.
-        digest: of the content.
+        digest: of the content, and of the modules that come with it.
+        owner: what the student is really called; no two students share it.
+        path: what the file is really called; no two files share it.
     """
 
     student: str
@@ -39,116 +49,218 @@ class HandIn:
     problem: str
     changed: float
     digest: str
+    owner: str
+    path: str
+
+    @property
+    def age(self) -> tuple:
+        """Orders a student's files: the later is the larger.
+
+        Where the times are the same, as after unpacking, a copy such as
+        `labels (1).ipynb` is later than what it is a copy of.
+        """
+        return self.changed, *_name_age(self.path)
 
 
-def collect(folder: Path, clean: Mapping[str, Clean]) -> list[HandIn]:
-    """All hand-ins of a folder, in the alphabetical order of their paths."""
+@dataclass(frozen=True)
+class Collected:
+    """What a folder holds.
+
+    Args:
+        hand_ins: in the alphabetical order of their paths.
+        remarks: sentences on what was not taken, and on names that look alike.
+    """
+
+    hand_ins: Sequence[HandIn]
+    remarks: Sequence[str]
+
+
+def collect(folder: Path, clean: Mapping[str, Clean]) -> Collected:
+    """All hand-ins of a folder; whatever one of them is, the others are read."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; name the one with hand-ins.")
-    paths = sorted(_paths(folder), key=lambda path: alphabetical(str(path)))
-    found = [_read(folder, path, clean) for path in paths]
-    if not found:
+    found = parts(folder)
+    of_owner: dict[str, list[Path]] = defaultdict(list)
+    for part in found:
+        for path in part.notebooks:
+            of_owner[_owner(path.relative_to(folder), clean)].append(path)
+    if not of_owner:
         raise FileNotFoundError(f"there is no .ipynb file in {folder} or below.")
-    return found
-
-
-def without_notebook(folder: Path) -> list[str]:
-    """What lies in the folder and holds no notebook: perhaps students' other files."""
-    with_one = {path.relative_to(folder).parts[0] for path in _paths(folder)}
-    entries = [
-        entry
-        for entry in folder.iterdir()
-        if entry.name not in with_one | _PASSED_OVER and not entry.name.startswith(".")
-    ]
-    return sorted(map(_content_in_words, entries), key=alphabetical)
-
-
-def _content_in_words(entry: Path) -> str:
-    if entry.is_symlink() or not entry.is_dir():
-        return printable(entry.name)
-    files = (Path(place, name) for place, _, names in os.walk(entry) for name in names)
-    first = next(files, None)
-    inside = f"with {first.relative_to(entry)}" if first else "empty"
-    return printable(f"{entry.name} ({inside})")
-
-
-def alphabetical(text: str) -> tuple[str, str]:
-    """A key to sort by as people do: neither capitals nor accents come first."""
-    letters = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in letters if not unicodedata.combining(c)), text
-
-
-def _paths(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):  # follows no links
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and name not in _PASSED_OVER
-        ]
-        for name in [*files, *folders]:
-            is_notebook = name.lower().endswith(".ipynb") and not name.startswith(".")
-            if is_notebook:
-                yield Path(place, name)
-
-
-def _read(folder: Path, path: Path, clean: Mapping[str, Clean]) -> HandIn:
-    data, changed, problem, notebook, assembled = b"", 0.0, "", None, None
-    try:
-        data, changed = _content(path)
-        notebook = parse(data)
-    except NotANotebookError as error:
-        problem = str(error)
-    its_clean = None
-    try:
-        its_clean = which_notebook(notebook, path.name, clean)
-        if its_clean is None and not problem:
-            problem = "which exercises it is for cannot be told, nor has it answers."
-        if its_clean is not None and notebook is not None:
-            assembled = assemble(notebook, its_clean)
-    except NotANotebookError as error:
-        problem = str(error)
-    relative = path.relative_to(folder)
-    return HandIn(
-        student=_student(relative, clean),
-        file=printable(relative.as_posix()),
-        clean=its_clean,
-        assembled=assembled,
-        problem=problem,
-        changed=changed,
-        digest=hashlib.sha256(data).hexdigest(),
+    modules = {place: its for part in found for place, its in part.modules.items()}
+    hand_ins: list[HandIn] = []
+    remarks = []
+    for owner, paths in of_owner.items():
+        theirs, left = _of_one(folder, owner, paths, clean, modules)
+        hand_ins += theirs
+        remarks += [f"Not all of {names.printable(owner)} was read: {left}"] * bool(
+            left
+        )
+    hand_ins.sort(key=lambda one: names.alphabetical(one.path))
+    hand_ins = _named(hand_ins)
+    return Collected(
+        hand_ins, [*_confusable(hand_ins), *remarks, *_beside(folder, found)]
     )
 
 
-def _content(path: Path) -> tuple[bytes, float]:
-    """A file's bytes and the time of its last change."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+def _of_one(
+    folder: Path,
+    owner: str,
+    paths: Sequence[Path],
+    clean: Mapping[str, Clean],
+    modules: Mapping[Path, Sequence[Path]],
+) -> tuple[list[HandIn], str]:
+    """One student's hand-ins, and what is to be said where they are too many."""
+    latest = sorted(paths, key=lambda path: _path_age(folder, path), reverse=True)
+    hand_ins, size = [], 0
+    for path in latest[:MOST_FILES]:
+        if size > MOST_BYTES:
+            break
+        # A folder of all students' files is nobody's, so its modules are not either.
+        beside = modules.get(path.parent, ()) if path.parent != folder else ()
+        one, read = _read(folder, path, owner, clean, beside)
+        hand_ins.append(one)
+        size += read
+    left = ""
+    if len(hand_ins) < len(paths):
+        left = f"of {len(paths):,} notebooks only the {len(hand_ins):,} latest were"
+    return _latest_only(hand_ins), left
+
+
+def _path_age(folder: Path, path: Path) -> tuple:
+    """Regular files after others, and later files after earlier ones."""
+    is_file, changed = False, 0.0
     try:
-        # One descriptor for all: what is looked at is what is read.
-        with open(os.open(path, flags), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise NotANotebookError("it is no file but something else.")
-            if status.st_size > LARGEST:
-                raise NotANotebookError(
-                    f"it has {status.st_size / 1e6:,.0f} MB; at most "
-                    f"{LARGEST / 1e6:.0f} MB are read. Clear its outputs."
-                )
-            return file.read(LARGEST + 1)[:LARGEST], status.st_mtime
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise NotANotebookError("it is a link, which is not followed.") from None
-        raise NotANotebookError(f"it cannot be read: {error.strerror}.") from None
+        status = os.lstat(path)
+        is_file, changed = stat.S_ISREG(status.st_mode), status.st_mtime
+    except OSError:
+        pass  # said when it is read
+    return is_file, changed, *_name_age(path.relative_to(folder).as_posix())
 
 
-def _student(relative: Path, clean: Mapping[str, Clean]) -> str:
+def _name_age(path: str) -> tuple:
+    name = path.rpartition("/")[2]
+    copies = [m for found in _COPY.findall(name) for m in found if m]
+    number = int(copies[-1]) if copies else int(bool(_COPY.search(name)))
+    return number, names.natural(path)
+
+
+def _latest_only(hand_ins: Sequence[HandIn]) -> list[HandIn]:
+    """Without what would be run, where there are many later ones for the notebook."""
+    runs: Counter[str] = Counter()
+    kept = []
+    for one in sorted(hand_ins, key=lambda one: one.age, reverse=True):
+        if one.assembled is not None:
+            runs[one.clean.stem] += 1
+            if runs[one.clean.stem] > MOST_RUN:
+                why = f"it was not run, as there are {MOST_RUN} later ones for it."
+                one = replace(one, assembled=None, problem=why)
+        kept.append(one)
+    return kept
+
+
+def _named(hand_ins: Sequence[HandIn]) -> list[HandIn]:
+    """With names to be shown, of which no two are alike."""
+    students = names.told_apart(one.owner for one in hand_ins)
+    files = names.told_apart(one.path for one in hand_ins)
+    return [
+        replace(one, student=students[one.owner], file=files[one.path])
+        for one in hand_ins
+    ]
+
+
+def _confusable(hand_ins: Sequence[HandIn]) -> list[str]:
+    students = {one.owner: one.student for one in hand_ins}
+    files: dict[str, dict[str, str]] = defaultdict(dict)
+    for one in hand_ins:
+        files[one.owner][one.path] = one.file
+    sentences = []
+    for shown in (students, *files.values()):
+        kind = "students" if shown is students else "files"
+        for group in names.alike(shown):
+            listed = ", ".join(shown[name] for name in group[:5])
+            sentences.append(f"Look alike, and are {len(group)} {kind}: {listed}")
+    return sentences
+
+
+def _beside(folder: Path, found: Sequence[Part]) -> list[str]:
+    """What the folder holds besides hand-ins: perhaps students' other files."""
+    sentences = []
+    for part in found:
+        remarks = dict(part.remarks)
+        is_said = part.name.startswith(".") or folder / part.name in remarks
+        if not part.notebooks and not is_said:
+            why = remarks.pop(part.example, "")
+            sentences.append(f"No notebook: {_content(folder, part, why)}")
+        for path, why in [*remarks.items()][:MOST_SAID]:
+            sentences.append(f"Not looked at: {_shown(folder, path)}: {why}")
+        if (more := len(remarks) - MOST_SAID) > 0:
+            sentences.append(f"Not looked at: {more:,} more of {part.name}")
+    return [names.printable(sentence) for sentence in sentences]
+
+
+def _shown(folder: Path, path: Path) -> str:
+    return names.printable(path.relative_to(folder).as_posix())[:300]
+
+
+def _content(folder: Path, part: Part, why: str) -> str:
+    top = folder / part.name
+    if top.is_symlink():
+        return f"{part.name} (a link, which is not followed)"
+    if part.example == top:  # a file by itself
+        return part.name
+    if part.example is None:
+        return part.name if part.remarks else f"{part.name} (empty)"
+    inside = f"with {part.example.relative_to(top)}"
+    if part.others > 1:
+        inside += f" and {part.others - 1:,} more"
+    return f"{part.name} ({inside}{why and ', '}{why})"
+
+
+def _read(
+    folder: Path,
+    path: Path,
+    owner: str,
+    clean: Mapping[str, Clean],
+    beside: Sequence[Path],
+) -> tuple[HandIn, int]:
+    """One hand-in, and how many bytes were read of it."""
+    data, changed, problem = b"", 0.0, ""
+    its_clean = assembled = None
+    digest = hashlib.sha256()
+    try:
+        its_clean = clean.get(assembly.stem_in(path.name, clean))
+        data, changed = content(path, LARGEST, advice="Clear its outputs.")
+        digest.update(data)
+        notebook = assembly.parse(data)
+        its_clean = assembly.which(notebook, path.name, clean)
+        if its_clean is None:
+            raise NotANotebookError(
+                "which exercises it is for cannot be told, nor has it answers."
+            )
+        modules = helpers.wanted(assembly.code_cells(notebook), beside)
+        digest.update(modules.digest)
+        assembled = assembly.assemble(notebook, its_clean, modules)
+    except NotANotebookError as error:
+        problem = str(error)
+    except Exception as error:  # whatever it is, it is about this file alone
+        problem = f"it cannot be read: {type(error).__name__}: {str(error)[:200]}"
+    relative = path.relative_to(folder).as_posix()
+    return HandIn(
+        student=owner,
+        file=relative,
+        clean=its_clean,
+        assembled=assembled,
+        problem=names.printable(problem),
+        changed=changed,
+        digest=digest.hexdigest(),
+        owner=owner,
+        path=relative,
+    ), len(data)
+
+
+def _owner(relative: Path, clean: Mapping[str, Clean]) -> str:
     if len(relative.parts) > 1:
-        return printable(relative.parts[0])
+        return relative.parts[0]
     name = relative.stem
-    before = name.partition(stem_in(name, clean) or name)[0].strip(" _-.")
-    return printable(before or name)
-
-
-def printable(text: str) -> str:
-    """The text in one line, without what a terminal or a browser would obey."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if unicodedata.category(c)[0] != "C" else "\ufffd" for c in text)
+    before = name.partition(assembly.stem_in(name, clean) or name)[0].strip(" _-.")
+    return before or name

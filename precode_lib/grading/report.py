@@ -7,14 +7,18 @@ Whatever comes from a hand-in is text here, never markup: all of it goes through
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from precode_lib.checks.exercise import HANDED_IN
 
 from .assembly import Clean
-from .collecting import printable
-from .marks import ELSEWHERE, STATES, Marked, Row, counted, solved
+from .marks import ELSEWHERE, STATES, Marked, Row, by_student, counted, solved
+from .marks import passed_over as passed_over_of
+from .names import printable
+
+MOST_SAID = 5  # remarks of one kind on one student
 
 _MEANING = {
     "right": "solved",
@@ -52,10 +56,10 @@ def page(marked: Sequence[Marked], *, how: str, others: Sequence[str] = ()) -> s
     Args:
         marked: in the order to show them.
         how: sentences on how they were run.
-        others: what lay beside the hand-ins, without a notebook.
+        others: sentences on what the folder holds besides.
     """
-    passed_over = _passed_over(marked)
-    students = {one.hand_in.student for one in marked}
+    passed_over = passed_over_of(marked)
+    students = {one.hand_in.owner for one in marked}
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -76,25 +80,68 @@ def page(marked: Sequence[Marked], *, how: str, others: Sequence[str] = ()) -> s
 def remarks(marked: Sequence[Marked], others: Sequence[str] = ()) -> list[str]:
     """What a person should look at before believing the tables, a sentence each."""
     found = []
-    for one in marked:
-        stopped = next((row for row in one.rows if row.state == "stopped"), None)
-        if stopped is not None:
-            found.append(
-                f"Stopped or unreadable: {one.hand_in.file}: {stopped.message}"
-            )
-        elsewhere = any(row.message == ELSEWHERE for row in one.rows)
-        found += [f"Text outside its answer cell: {one.hand_in.file}"] * elsewhere
-    found += [
-        f"Does not count: {file}; the same student has a later one for this notebook"
-        for file in _passed_over(marked)
+    passed_over = passed_over_of(marked)
+    for theirs in by_student(marked).values():
+        every = [_stopped(theirs), _missing(theirs), _elsewhere(theirs)]
+        every += [_not_taken(theirs), _later(theirs, passed_over)]
+        for kind in every:
+            found += kind[:MOST_SAID]
+            if len(kind) > MOST_SAID:
+                start = kind[0].partition(":")[0]
+                more, who = len(kind) - MOST_SAID, theirs[0].hand_in.student
+                found.append(f"{start}: {more:,} more files of {who}")
+    return [printable(sentence) for sentence in [*found, *others]]
+
+
+def _stopped(theirs: Sequence[Marked]) -> list[str]:
+    firsts = [
+        (one.hand_in.file, next((r for r in one.rows if r.state == "stopped"), None))
+        for one in theirs
     ]
-    found += [f"No notebook: {name}" for name in others]
-    return [printable(sentence) for sentence in found]
+    return [
+        f"Stopped or unreadable: {file}: {row.message[:500]}"
+        for file, row in firsts
+        if row is not None
+    ]
 
 
-def _passed_over(marked: Sequence[Marked]) -> list[str]:
-    last = {one.hand_in.file for one in counted(marked)}
-    return [one.hand_in.file for one in marked if one.hand_in.file not in last]
+def _missing(theirs: Sequence[Marked]) -> list[str]:
+    return [
+        f"Missing: {one.hand_in.file}: {row.exercise}: {_cause(one, row)}"
+        for one in theirs
+        for row in one.rows
+        if row.state == "missing"
+    ]
+
+
+def _cause(one: Marked, row: Row) -> str:
+    return one.hand_in.assembled.missing.get(row.exercise, "not handed in.")
+
+
+def _elsewhere(theirs: Sequence[Marked]) -> list[str]:
+    return [
+        f"Text outside its answer cell: {one.hand_in.file}"
+        for one in theirs
+        if any(row.message == ELSEWHERE for row in one.rows)
+    ]
+
+
+def _not_taken(theirs: Sequence[Marked]) -> list[str]:
+    return [
+        f"Not taken, though imported: {one.hand_in.file}: {sentence}"
+        for one in theirs
+        if one.hand_in.assembled is not None
+        for sentence in one.hand_in.assembled.refused
+    ]
+
+
+def _later(theirs: Sequence[Marked], passed_over: Collection[str]) -> list[str]:
+    return [
+        f"Does not count: {one.hand_in.file}; the same student has a later one for "
+        "this notebook"
+        for one in theirs
+        if one.hand_in.path in passed_over
+    ]
 
 
 def _remarks(sentences: Sequence[str]) -> str:
@@ -110,13 +157,13 @@ def _text(value: object) -> str:
     return escape("\n".join(map(printable, lines)), quote=True)
 
 
-def _overview(marked: Sequence[Marked], passed_over: Sequence[str]) -> str:
+def _overview(marked: Sequence[Marked], passed_over: Collection[str]) -> str:
     rows = []
     for number, one in enumerate(marked):
         right, total = solved(one)
         stem = one.hand_in.clean.stem if one.hand_in.clean else "unknown"
         signs = " ".join(_sign(row.state) for row in one.rows)
-        not_counted = "; does not count" if one.hand_in.file in passed_over else ""
+        not_counted = "; does not count" if one.hand_in.path in passed_over else ""
         rows.append(
             f'<tr><th scope="row"><a href="#hand-in-{number}">'
             f"{_text(one.hand_in.student)}</a></th><td>{_text(stem)}</td>"
@@ -146,7 +193,7 @@ def _legend() -> str:
     return f"<p>{'; '.join(parts)}.</p>"
 
 
-def _hand_in(one: Marked, number: int, passed_over: Sequence[str]) -> str:
+def _hand_in(one: Marked, number: int, passed_over: Collection[str]) -> str:
     hand_in, run = one.hand_in, one.run
     stem = hand_in.clean.stem if hand_in.clean else "unknown notebook"
     notes = [f"File: {hand_in.file}."]
@@ -155,9 +202,10 @@ def _hand_in(one: Marked, number: int, passed_over: Sequence[str]) -> str:
         notes += [f"Stopped: {run.stopped}."] if run.stopped else []
     if run is not None and run.malformed:
         notes.append("It spoke to the examiner as no check does: look at it.")
-    if hand_in.file in passed_over:
+    if hand_in.path in passed_over:
         notes.append("Does not count: the student has a later one for this notebook.")
-    rows = "\n".join(_row(row, one) for row in one.rows)
+    shown = one.rows if run is not None else one.rows[:1]  # else all are the same
+    rows = "\n".join(_row(row, one) for row in shown)
     head = "".join(
         f'<th scope="col">{name}</th>' for name in ("Exercise", "State", "Message")
     )
@@ -181,7 +229,9 @@ def _row(row: Row, one: Marked) -> str:
         )
     clean = one.hand_in.clean
     name = _text(row.exercise or "unknown")
-    if clean is not None:
+    if one.run is None:
+        name = "all"
+    elif clean is not None:
         name = f"{_text(_name(row, clean))}<br><small>{name}</small>"
     return (
         f'<tr><th scope="row">{name}</th>'
@@ -191,13 +241,12 @@ def _row(row: Row, one: Marked) -> str:
 
 def feedback(marked: Sequence[Marked]) -> dict[str, str]:
     """For each student a text to hand back, by the name of its file."""
-    of_student: dict[str, list[Marked]] = {}
-    for one in counted(marked):
-        of_student.setdefault(one.hand_in.student, []).append(one)
+    of_student = by_student(counted(marked))
+    files = file_names(of_student)
     texts = {}
-    for student, theirs in of_student.items():
-        greeting = f"For {printable(student)}\n"
-        texts[file_name(student)] = "\n".join([greeting, *map(_feedback, theirs)])
+    for owner, theirs in of_student.items():
+        greeting = f"For {printable(theirs[0].hand_in.student)}\n"
+        texts[files[owner]] = "\n".join([greeting, *map(_feedback, theirs)])
     return texts
 
 
@@ -241,10 +290,32 @@ def _words(row: Row, clean: Clean | None) -> list[str]:
     return message.split("\n")
 
 
-def file_name(student: str) -> str:
-    """A name for a student's file: theirs where it can be one, and never another's."""
-    plain = unicodedata.normalize("NFKD", student).encode("ascii", "ignore").decode()
-    safe = re.sub(r"[^A-Za-z0-9-]+", "_", plain).strip("_-")[:60]
-    if safe and safe == student:
-        return f"{safe}.txt"
-    return f"{safe or 'student'}-{hashlib.sha256(student.encode()).hexdigest()[:8]}.txt"
+def file_names(students: Iterable[str]) -> dict[str, str]:
+    """A name for each student's file: theirs where it can be one, and never another's.
+
+    Also where the system takes capitals for small letters, or keeps names to itself.
+    """
+    students = {*students}
+    plain = {student: _plain(student) for student in students}
+    folded = Counter(one.casefold() for one in students if plain[one] == one)
+    names = {}
+    for student in students:
+        is_theirs = plain[student] == student and folded[student.casefold()] == 1
+        if is_theirs and student and not _RESERVED.search(student):
+            names[student] = f"{student}.txt"
+        else:
+            digest = hashlib.sha256(student.encode("utf-8", "surrogateescape"))
+            start = plain[student] or "student"
+            names[student] = f"{start}-{digest.hexdigest()[:16]}.txt"
+    return names
+
+
+# What Windows keeps for devices, and what ends as a name of ours that is no student's.
+_RESERVED = re.compile(
+    r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])$|-[0-9a-f]{16}$", re.IGNORECASE
+)
+
+
+def _plain(student: str) -> str:
+    ascii_only = unicodedata.normalize("NFKD", student).encode("ascii", "ignore")
+    return re.sub(r"[^A-Za-z0-9-]+", "_", ascii_only.decode()).strip("_-")[:60]

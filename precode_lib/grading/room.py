@@ -1,24 +1,30 @@
-"""Mark a whole folder: read everything, run one after another, write after each."""
+"""Mark a whole folder: read everything, run one after another, write now and then."""
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import precode_lib
 from precode_lib.data.cache import atomic_file
 
-from . import report, running, sandbox
+from . import report, running, sandbox, tables
 from .assembly import Clean, clean_notebooks
-from .collecting import HandIn, collect, without_notebook
+from .collecting import HandIn, collect
 from .limits import Limits
-from .marks import Marked, chosen, mark, marks_csv, summary_csv
-from .store import Store
+from .marks import Marked, chosen, mark, unmarked
+from .names import printable
+from .pace import Pace, Step
+from .store import Failed, Store, sound
+from .tables import marks_csv, spreadsheet, summary_csv
 
-Progress = Callable[[int, int, HandIn], None]
+OFTEN = 5  # seconds between two times that the tables are written
+Progress = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
@@ -68,33 +74,66 @@ def book_exercises() -> Path:
     return folder
 
 
-def grade(settings: Settings, progress: Progress = lambda *_: None) -> list[Marked]:
-    """Mark every hand-in of the folder; what is known is written after each.
+@dataclass(frozen=True)
+class Graded:
+    """A class that was marked.
+
+    Args:
+        marked: the hand-ins, in alphabetical order.
+        remarks: sentences on what the folder holds besides.
+    """
+
+    marked: Sequence[Marked]
+    remarks: Sequence[str]
+
+
+def grade(settings: Settings, progress: Progress = lambda _: None) -> Graded:
+    """Mark every hand-in of the folder; what is known is written every few seconds.
+
+    Whatever is wrong with one hand-in is in its own marks, and changes no other's.
 
     Args:
         settings: what and how.
-        progress: told how many are done, of how many, and the latest; first none.
+        progress: told of each step; first, before anything is run.
     """
     folder, out = settings.folder.resolve(), settings.out.resolve()
     if out == folder or folder in out.parents:
         raise ValueError(f"{out} is inside {folder}; marks must not lie in there.")
-    running._psutil()  # says what to install
+    running._psutil(), tables._xlsxwriter()  # say what to install
     clean = clean_notebooks(settings.exercises)
     _check_names(clean, settings.only)
-    hand_ins = [one for one in collect(folder, clean) if _is_asked(one, settings.only)]
+    collected = collect(folder, clean)
+    hand_ins = [one for one in collected.hand_ins if _is_asked(one, settings.only)]
     if not hand_ins:
         raise ValueError(f"no hand-in is for {', '.join(sorted(settings.only))}.")
     _check_markers([one.clean for one in hand_ins if one.clean])
     store = Store(out / "runs", settings.kind, settings.limits)
-    marked: dict[str, Marked] = {}
-    others = without_notebook(folder)
-    progress(0, len(hand_ins), hand_ins[0])
-    for hand_in, run in _runs(hand_ins, store, settings):
-        marked[hand_in.file] = mark(hand_in, run, settings.only)
-        known = [marked[one.file] for one in hand_ins if one.file in marked]
-        write(known, settings, others, is_whole=len(known) == len(hand_ins))
-        progress(len(known), len(hand_ins), hand_in)
-    return [marked[hand_in.file] for hand_in in hand_ins]
+    known, waiting = _known(hand_ins, store, settings)
+    written = _Written(settings, collected.remarks, len(hand_ins))
+    pace = Pace(settings.jobs)
+    marked: dict[int, Marked] = {}
+    left = len(waiting)
+
+    def step(file: str) -> Step:
+        longest = settings.limits.seconds * left / settings.jobs
+        return Step(len(marked), len(hand_ins), file, left, pace.left(left), longest)
+
+    try:
+        progress(step(""))
+        for number, run in chain(known.items(), _runs(hand_ins, waiting, settings)):
+            if is_new := number in waiting:
+                pace.add(run.seconds)
+                left -= 1
+            marked[number] = _mark(hand_ins[number], run, settings.only)
+            if is_new:
+                store.save(hand_ins[number], marked[number].run)
+            elif run is not None and marked[number].run is None:
+                store.forget(hand_ins[number])
+            written.now_and_then(marked)
+            progress(step(hand_ins[number].file))
+    finally:  # also when somebody has stopped it
+        written.now(marked)
+    return Graded([marked[n] for n in range(len(hand_ins))], collected.remarks)
 
 
 def _check_names(clean: Mapping[str, Clean], only: frozenset[str] | None) -> None:
@@ -122,45 +161,92 @@ def _check_markers(notebooks: Sequence[Clean]) -> None:
             raise ValueError(f"{one.stem}.ipynb has no markers: {problem}") from None
 
 
-def _runs(
+def _known(
     hand_ins: Sequence[HandIn], store: Store, settings: Settings
-) -> Iterator[tuple[HandIn, running.Run | None]]:
-    """Each hand-in and what was found of it, as they come."""
-    waiting = []
-    for hand_in in hand_ins:
-        kept = None if settings.again else store.load(hand_in)
+) -> tuple[dict[int, running.Run | None], dict[int, None]]:
+    """By number: what need not be run, and what has to be, in a just order.
+
+    Each student's first notebooks come before anybody's second ones.
+    """
+    known: dict[int, running.Run | None] = {}
+    waiting: dict[str, list[int]] = {}
+    for number, hand_in in enumerate(hand_ins):
         if hand_in.assembled is None:
-            yield hand_in, None
-        elif kept is not None:
-            yield hand_in, kept
+            known[number] = None
+        elif not settings.again and (kept := store.load(hand_in)) is not None:
+            known[number] = kept
         else:
-            waiting.append(hand_in)
+            waiting.setdefault(hand_in.owner, []).append(number)
+    turns: list[tuple[int, int]] = []
+    for theirs in waiting.values():
+        # What counts comes first: the latest of each notebook.
+        latest = {hand_ins[n].clean.stem: n for n in sorted(theirs, key=_age(hand_ins))}
+        theirs.sort(key=lambda number: number not in latest.values())
+        turns += list(enumerate(theirs))
+    return known, dict.fromkeys(number for _, number in sorted(turns))
+
+
+def _age(hand_ins: Sequence[HandIn]) -> Callable[[int], tuple]:
+    return lambda number: hand_ins[number].age
+
+
+def _runs(
+    hand_ins: Sequence[HandIn], waiting: Iterable[int], settings: Settings
+) -> Iterator[tuple[int, running.Run]]:
+    """The number of each hand-in and what was found of it, as they come."""
     interrupted = threading.Event()
     hidden = [settings.folder, settings.out]
 
     def run(hand_in: HandIn) -> running.Run:
-        return running.run(
-            hand_in.assembled.text,
-            hand_in.clean.stem,
-            hand_in.clean.names,
-            kind=settings.kind,
-            limits=settings.limits,
-            hidden=hidden,
-            interrupted=interrupted,
-        )
+        try:
+            return running.run(
+                hand_in.assembled.text,
+                hand_in.clean.stem,
+                hand_in.clean.names,
+                kind=settings.kind,
+                limits=settings.limits,
+                hidden=hidden,
+                interrupted=interrupted,
+            )
+        except Exception as problem:  # whatever it is, others may fare better
+            return Failed(stopped=f"it could not be run: {_described(problem)}")
 
     with ThreadPoolExecutor(settings.jobs) as pool, _setting(interrupted):
-        left = {pool.submit(run, hand_in): hand_in for hand_in in waiting}
+        left = {pool.submit(run, hand_ins[number]): number for number in waiting}
         try:
             while left:
                 done, _ = wait(left, return_when=FIRST_COMPLETED)
                 for future in done:
-                    hand_in, result = left.pop(future), future.result()
-                    store.save(hand_in, result)
-                    yield hand_in, result
+                    yield left.pop(future), future.result()
         finally:
             for future in left:
                 future.cancel()
+
+
+def _described(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {str(problem)[:200]}"
+
+
+def _mark(
+    hand_in: HandIn, run: running.Run | None, only: frozenset[str] | None
+) -> Marked:
+    """The marks of a hand-in, fit to be written; without a run that is unsound."""
+    try:
+        marked = mark(hand_in, run and sound(run), only)
+        _rehearse(marked)
+        return marked
+    except Exception as problem:  # it is about this hand-in alone
+        why = f"no marks can be made of what was found: {_described(problem)}"
+        return unmarked(hand_in, printable(why), only)
+
+
+def _rehearse(marked: Marked) -> None:
+    """Write all that there will be of a hand-in, to nowhere."""
+    for text in (
+        *(marks_csv([marked]), summary_csv([marked]), tables.as_json([marked])),
+        *(report.page([marked], how=""), *report.feedback([marked]).values()),
+    ):
+        text.encode("utf-8")
 
 
 @contextmanager
@@ -172,30 +258,55 @@ def _setting(event: threading.Event) -> Iterator[None]:
         event.set()
 
 
+class _Written:
+    """The files of marks, which are written as long as something comes."""
+
+    def __init__(self, settings: Settings, remarks: Sequence[str], total: int):
+        self.settings, self.remarks, self.total = settings, remarks, total
+        self.after = time.monotonic() + OFTEN
+
+    def now_and_then(self, marked: Mapping[int, Marked]) -> None:
+        """Write, unless it was done a moment ago."""
+        began = time.monotonic()
+        if began > self.after:
+            self.now(marked)
+            ended = time.monotonic()
+            # A large class takes long to write: never more than a tenth of the time.
+            self.after = ended + max(OFTEN, 10 * (ended - began))
+
+    def now(self, marked: Mapping[int, Marked]) -> None:
+        """Write what is known."""
+        known = [marked[number] for number in sorted(marked)]
+        if not known:
+            return  # what an earlier call has written is more
+        is_whole = len(known) == self.total
+        write(known, self.settings, self.remarks, is_whole=is_whole)
+
+
 def write(
     marked: Sequence[Marked],
     settings: Settings,
-    others: Sequence[str],
+    remarks: Sequence[str],
     *,
     is_whole: bool,
 ) -> None:
     """Write the tables, the page and the students' texts, each file whole."""
     out = settings.out
+    # A byte order mark, without which spreadsheets take UTF-8 for something else.
     files = {
-        out / "marks.csv": marks_csv(marked),
-        out / "summary.csv": summary_csv(marked),
+        out / "marks.csv": marks_csv(marked).encode("utf-8-sig"),
+        out / "summary.csv": summary_csv(marked).encode("utf-8-sig"),
         out / "report.html": report.page(
-            marked, how=_how(settings, is_whole), others=others
-        ),
+            marked, how=_how(settings, is_whole), others=remarks
+        ).encode(),
+        out / "marks.xlsx": spreadsheet(marked),
     }
     if is_whole:
         for name, text in report.feedback(marked).items():
-            files[out / "feedback" / name] = text
-    for path, text in files.items():
-        # A byte order mark, without which spreadsheets take UTF-8 for something else.
-        encoding = "utf-8-sig" if path.suffix == ".csv" else "utf-8"
+            files[out / "feedback" / name] = text.encode()
+    for path, data in files.items():
         with atomic_file(path) as partial:
-            partial.write_text(text, encoding=encoding, newline="")
+            partial.write_bytes(data)
 
 
 def _how(settings: Settings, is_whole: bool) -> str:

@@ -139,7 +139,7 @@ def test_all_kinds_of_files_are_read_and_none_stops_the_others(tmp_path, clean):
     (folder / "anna" / ".ipynb_checkpoints" / "x.ipynb").write_text("{}")
     (folder / "anna" / "report.pdf").write_text("no notebook")
     (folder / "folder.ipynb").mkdir()
-    found = {one.student: one for one in collecting.collect(folder, clean)}
+    found = {one.student: one for one in collecting.collect(folder, clean).hand_ins}
     assert set(found) == {"anna", "folder", *broken}
     assert found["anna"].problem == ""
     words = {
@@ -176,7 +176,7 @@ def test_a_student_is_a_folder_or_the_beginning_of_a_name(
     file = tmp_path / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"")
-    (found,) = collecting.collect(tmp_path, clean)
+    (found,) = collecting.collect(tmp_path, clean).hand_ins
     assert found.student == student
     found.student.encode("utf-8")
 
@@ -184,7 +184,7 @@ def test_a_student_is_a_folder_or_the_beginning_of_a_name(
 def test_a_name_that_is_no_unicode_is_read_too(tmp_path, clean):
     with open(os.fsencode(tmp_path) + b"/\xff_labels.ipynb", "wb"):
         pass
-    (found,) = collecting.collect(tmp_path, clean)
+    (found,) = collecting.collect(tmp_path, clean).hand_ins
     found.file.encode("utf-8")
 
 
@@ -202,9 +202,10 @@ def test_what_holds_no_notebook_is_not_forgotten(tmp_path):
         (tmp_path / file).write_text("")
     (tmp_path / "Nele").mkdir()
     (tmp_path / "anna" / "data.csv").write_text("")
-    assert collecting.without_notebook(tmp_path) == [
-        "Nele (empty)",
-        "otto (with late/work.zip)",
-        "sheet.pdf",
-        "ulla (with labels.py)",
+    clean = assembly.clean_notebooks(room.book_exercises())
+    assert collecting.collect(tmp_path, clean).remarks == [
+        "No notebook: Nele (empty)",
+        "No notebook: otto (with late/work.zip, an archive is not opened)",
+        "No notebook: sheet.pdf",
+        "No notebook: ulla (with labels.py)",
     ]

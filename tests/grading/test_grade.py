@@ -36,6 +36,7 @@ def ran(monkeypatch):
 
     monkeypatch.setattr(running, "run", run)
     monkeypatch.setattr(sandbox, "bwrap_problem", lambda: "")
+    monkeypatch.setattr(sandbox, "none_problem", lambda: "")
     return done
 
 
@@ -54,7 +55,7 @@ def test_marks_lie_beside_the_folder(folder, ran, capsys):
     assert grade(folder) == cli.OK
     out = folder.with_name("hand-ins-marks")
     assert {p.name for p in out.iterdir()} == {
-        *("marks.csv", "summary.csv", "report.html", "feedback", "runs")
+        *("marks.csv", "summary.csv", "marks.xlsx", "report.html", "feedback", "runs")
     }
     assert {p.name for p in (out / "feedback").iterdir()} == {
         *("anna.txt", "ben.txt", "carl.txt")
@@ -103,7 +104,7 @@ def test_what_a_person_should_look_at_is_said_at_the_end(folder, ran, capsys):
     page = (room.default_out(folder) / "report.html").read_text(encoding="utf-8")
     for words in (
         f"Stopped or unreadable: dora/{CHAPTER}.ipynb: it is no notebook",
-        "No notebook: otto (with work.zip)",
+        "No notebook: otto (with work.zip, an archive is not opened)",
     ):
         assert words in said
         assert words in page
@@ -158,7 +159,7 @@ def test_the_bar_knows_how_many_there_are_before_the_first_has_ended(
         exercises=room.book_exercises(),
         kind="bwrap",
     )
-    room.grade(settings, lambda done, total, hand_in: told.append((done, total)))
+    room.grade(settings, lambda step: told.append((step.done, step.total)))
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
@@ -179,8 +180,8 @@ def test_ctrl_c_keeps_what_was_finished_and_ends_what_runs(
         ended.set() if settings["interrupted"].wait(30) else None
         return running.Run(stopped="interrupted")
 
-    def interrupt(done, total, hand_in):
-        if done == 2:
+    def interrupt(step):
+        if step.done == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "run", run)
@@ -221,6 +222,8 @@ def test_without_a_sandbox_it_stops_and_says_what_to_do(
     folder, ran, monkeypatch, capsys
 ):
     monkeypatch.setattr(sandbox, "bwrap_problem", lambda: "there is no bwrap.")
+    # Whoever runs this test.
+    monkeypatch.setattr(sandbox, "none_problem", lambda: "", raising=False)
     assert grade(folder) == cli.MISUSED
     err = capsys.readouterr().err
     assert "apt-get install bubblewrap" in err
