@@ -26,9 +26,10 @@ def expect(condition: bool, message: str, *, hint: str) -> None:
 def expect_repeatable(learner: Callable, *inputs: Any) -> Any:
     """The answer to these inputs, of a function that uses no noise of its own."""
     came, again = learner(*inputs), learner(*inputs)
-    if isinstance(came, Tensor) and isinstance(again, Tensor):
+    one, other = (_numbers(answer) for answer in (came, again))
+    if one is not None and other is not None:
         # NaN is no noise: it is a typical mistake, for others to name.
-        same = torch.equal(came.nan_to_num(), again.nan_to_num())
+        same = _agree(one, other, rtol=0, atol=0)
         hint = "use the noise that came, and draw none of your own."
         expect(same, "not right yet. The same inputs gave two results.", hint=hint)
     return came
@@ -45,8 +46,11 @@ def expect_close(
     secret: bool = False,
     rtol: float = 1e-4,
     atol: float = 1e-5,
-) -> None:
-    """Refuse anything but a tensor close to the expected one.
+) -> Tensor:
+    """Refuse anything but a tensor close to the expected one; returns it as a tensor.
+
+    Lists of numbers, of lists and of tensors are tensors, too. Complex numbers are
+    refused where real ones are expected, and so is every other shape.
 
     Args:
         came: the learner's.
@@ -68,7 +72,7 @@ def expect_close(
             break
     else:
         if _agree(came, expected, rtol, atol):
-            return
+            return came
     difference = _difference(came, expected, secret)
     raise NotSolved(_report(f"{what} {difference}", given, hint))
 
@@ -84,9 +88,9 @@ def expect_number(
     secret: bool = False,
     rtol: float = 1e-4,
     atol: float = 1e-6,
-) -> None:
-    """Refuse anything but a number close to the expected one."""
-    expect_close(
+) -> Tensor:
+    """Refuse anything but a number close to the expected one; returns it."""
+    return expect_close(
         came,
         torch.tensor(expected, dtype=torch.float64),
         hint=hint,
@@ -121,16 +125,63 @@ def expect_choice(
 
 
 def _as_tensor(came: Any, what: str, expected: Tensor) -> Tensor:
-    wanted = _name(expected)
-    if isinstance(came, bool | int | float) and not isinstance(came, Tensor):
-        came = torch.tensor(came, dtype=torch.float64)
-    if isinstance(came, list | tuple) and expected.ndim:
-        # Ragged, or not numbers: said below.
-        with suppress(TypeError, ValueError):
-            came = torch.tensor(came, dtype=torch.float64)
-    if not isinstance(came, Tensor):
-        raise NotSolved(f"{what} should be {wanted}; got {_short(came)}.")
-    return came
+    numbers = _numbers(came)
+    is_list = isinstance(came, list | tuple)
+    if numbers is None or (is_list and not expected.ndim):
+        wanted = f"{what} should be {_name(expected)}"
+        raise NotSolved(f"{wanted}; got {_short(came)}{_remedy(came)}.")
+    if numbers.is_complex() and not expected.is_complex():
+        raise NotSolved(
+            f"{what} should be real; got complex numbers.\n"
+            "Where to look: if the imaginary part is zero, `.real` is the answer."
+        )
+    return numbers
+
+
+def _numbers(value: Any) -> Tensor | None:
+    """A number, or lists of numbers and tensors, as a tensor; None of anything else."""
+    if isinstance(value, Tensor):
+        return value
+    # Too large, ragged, or no numbers: for others to name.
+    with suppress(OverflowError, RuntimeError, TypeError, ValueError):
+        if isinstance(value, bool | int | float):
+            return torch.tensor(value, dtype=torch.float64)
+        if isinstance(value, list | tuple):
+            if any(isinstance(item, Tensor | list | tuple) for item in value):
+                return torch.stack([*map(_real_or_complex, value)])
+            return torch.tensor(value, dtype=torch.float64)
+    return None
+
+
+def _real_or_complex(value: Any) -> Tensor:
+    numbers = _numbers(value)
+    if numbers is None:
+        raise TypeError("no numbers")
+    return numbers if numbers.is_complex() else numbers.to(torch.float64)
+
+
+def _remedy(came: Any) -> str:
+    if isinstance(came, str) and came.strip():
+        return ", which is text: leave out the quotation marks"
+    if isinstance(came, frozenset):
+        return ", which has no order: use a list"
+    return ""
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that a number or a tensor of one is; None of all else."""
+    if isinstance(value, Tensor):
+        value = value.item() if value.ndim == 0 else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def listed(value: Any) -> list | None:
+    """What lies in a list, a tuple, a set or along a tensor's first dimension."""
+    if isinstance(value, Tensor):
+        return [*value.unbind()] if value.ndim else None
+    return [*value] if isinstance(value, list | tuple | frozenset) else None
 
 
 def _agree(came: Tensor, expected: Tensor, rtol: float, atol: float) -> bool:
@@ -154,7 +205,8 @@ def _report(sentence: str, given: Mapping[str, Any] | None, hint: str) -> str:
 
 def _difference(came: Tensor, expected: Tensor, secret: bool) -> str:
     if came.shape != expected.shape:
-        return f"should be {_name(expected)}, got {_name(came)}."
+        reshape = _reshape(came, expected)
+        return f"should be {_name(expected)}, got {_name(came)}{reshape}."
     num_bad = came.numel() - int(came.isfinite().sum())
     if num_bad:
         return f"holds NaN or infinity in {num_bad} of {came.numel()} entries."
@@ -169,6 +221,16 @@ def _difference(came: Tensor, expected: Tensor, secret: bool) -> str:
         f"differs most at {place}: expected {expected.reshape(-1)[flat]:.4g}, "
         f"got {came.reshape(-1)[flat]:.4g}."
     )
+
+
+def _reshape(came: Tensor, expected: Tensor) -> str:
+    """What to do where a shape differs in dimensions of length 1 only."""
+    one, other = ([n for n in each.shape if n != 1] for each in (came, expected))
+    if one != other:
+        return ""
+    shape = ", ".join(map(str, expected.shape))
+    how = f"`.reshape({shape})`" if shape else "`.item()`"
+    return f": dimensions of length 1 count, and {how} takes them away"
 
 
 def show(value: Any) -> str:
@@ -202,10 +264,11 @@ def _short(value: Any, longest: int = 60) -> str:
 
 
 def expect_sequence(came: Any, length: int, *, what: str, hint: str) -> Sequence:
-    """Refuse anything but a list or tuple of so many; returns it."""
-    if not isinstance(came, list | tuple) or len(came) != length:
+    """Refuse anything but so many values in an order; returns them."""
+    values = None if isinstance(came, frozenset) else listed(came)
+    if values is None or len(values) != length:
         raise NotSolved(
-            f"{what} should be {length} values; got {_short(came)}.\n"
+            f"{what} should be {length} values; got {_short(came)}{_remedy(came)}.\n"
             f"Where to look: {hint}"
         )
-    return came
+    return values

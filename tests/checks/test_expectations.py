@@ -104,7 +104,7 @@ def test_a_forgotten_return_is_said_and_is_no_todo():
         (lambda x: [1.0, 2.0, [3.0]], "got a list"),
         (lambda x: [torch.zeros(2), torch.zeros(3)], "got a list"),
         (lambda x: {1.0, 2.0, 3.0}, "a frozenset.*no order: use a list"),
-        (lambda x: 2 * x + 99j, "should be real; got complex .*`.real`"),
+        (lambda x: 2 * x + 99j, "should be real; got complex"),
         (lambda x: [2 * v + 99j for v in x], "should be real"),
         (lambda x: ["1", "2", "3"], r"should be a tensor .*got a list"),
         (lambda x: (2 * x)[:, None], r"got .*\(3, 1\): .*`.reshape\(3\)`"),
