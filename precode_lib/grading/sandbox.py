@@ -2,16 +2,19 @@
 
 In bubblewrap a notebook sees of the machine the Python that runs it, the system's
 libraries, and this package; it has a small folder of its own, and no network. It cannot
-see or signal any process outside, and when its first process ends, all others do.
+see or signal any process outside, and when its first process ends, all others do. It
+is never root's: who marks as root lends each hand-in a user that nobody else has.
 """
 
 import os
+import random
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,13 +22,18 @@ from typing import Literal
 
 import precode_lib
 
-from . import crowds
+from . import crowds, dropping
 from .limits import MB, Limits
 
 Kind = Literal["bwrap", "none"]
 HOME = "/tmp/home"  # in the box
 MEETING = "/run/examiner"  # in the box: the folder of the examiner's socket
 SOCKET = "socket"
+_TRIAL = "import precode_lib"  # it may lie where another user cannot read it
+_AS_ROOT = (
+    "As root, each hand-in becomes a user without rights, which has to be possible and "
+    "to read the Python environment; best, run the command as an ordinary user. "
+)
 _INSIDE = [sys.executable, "-B", "-m", "precode_lib.grading.inside"]
 # What programs of the system want to read; nothing of it is private.
 _SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store"]
@@ -60,12 +68,18 @@ def choose(kind: str) -> Kind:
             "hand-ins` shows, or in a virtual machine with Linux (on Windows: WSL)."
         )
     if kind == "none":
+        if problem := none_problem():
+            raise ValueError(
+                "a hand-in must never be root's, and here it cannot be another "
+                f"user's: {problem}\nRun the command as an ordinary user."
+            )
         return "none"
     problem = bwrap_problem()
     if problem:
         raise ValueError(
             f"hand-ins are programs by others, and their sandbox does not work here: "
-            f"{problem}\nInstall bubblewrap (Debian and Ubuntu: apt-get install "
+            f"{problem}\n{_AS_ROOT if _is_root() else ''}"
+            "Install bubblewrap (Debian and Ubuntu: apt-get install "
             "bubblewrap), or run the command in a container as the page `Marking "
             "hand-ins` shows. --sandbox none runs them as you: they can then read, "
             "change and delete whatever you can."
@@ -81,17 +95,43 @@ def bwrap_problem() -> str:
         return "there is no program `bwrap`."
     if "--size" not in _help(program):
         return "this bubblewrap is older than 0.5."
-    with _readable_at(syscall_filter()) as number:
-        trial = [*_bwrap(Limits(), None, (), number), sys.executable, "-c", ""]
-        try:
+    try:
+        with _walls(Limits(), None, ()) as (words, descriptors):
+            trial = [*words, sys.executable, "-c", _TRIAL]
             tried = subprocess.run(
-                trial, capture_output=True, text=True, timeout=60, pass_fds=[number]
+                trial,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                pass_fds=descriptors,
+                env=environment(HOME, ""),
+                cwd="/",
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"bwrap could not be started ({error})."
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return f"bwrap could not be started ({error})."
     if tried.returncode:
-        return f"bwrap says: {(tried.stderr or 'nothing').strip()[:300]}"
+        return f"bwrap says: {(tried.stderr or 'nothing').strip()[-300:]}"
     return ""
+
+
+@cache
+def none_problem() -> str:
+    """Why a hand-in cannot run without a box; only root's may not."""
+    if not _is_root():
+        return ""
+    try:
+        command = [*_as(_free_user()), sys.executable, "-c", _TRIAL]
+        tried = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment("/", ""),
+            cwd="/",
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return tried.stderr.strip()[-300:] if tried.returncode else ""
 
 
 @contextmanager
@@ -107,16 +147,17 @@ def box(
         scratch: the notebook's own folder, where there is no bubblewrap.
         hidden: folders that must not be seen, wherever they are.
     """
+    entry = crowds.at_most(limits.threads)
     if kind == "none":
+        user = _free_user() if _is_root() else None
+        _give([meeting.parent, meeting, *meeting.iterdir(), scratch], user)
         variables = environment(str(scratch), str(meeting / SOCKET))
-        with crowds.at_most(limits.threads) as entering:
-            yield Box([*entering, *_INSIDE], variables)
+        with entry as entering:
+            yield Box([*entering, *_as(user), *_INSIDE], variables)
         return
-    filtering, entry = _readable_at(syscall_filter()), crowds.at_most(limits.threads)
-    with filtering as number, entry as entering:
-        command = [*entering, *_bwrap(limits, meeting, hidden, number), *_INSIDE]
+    with entry as entering, _walls(limits, meeting, hidden) as (words, descriptors):
         variables = environment(HOME, f"{MEETING}/{SOCKET}")
-        yield Box(command, variables, [number], is_one=True)
+        yield Box([*entering, *words, *_INSIDE], variables, descriptors, is_one=True)
 
 
 def environment(home: str, socket: str) -> dict[str, str]:
@@ -154,8 +195,89 @@ def readable() -> list[Path]:
     return [p for p in dict.fromkeys(places) if p.exists() and p != Path("/")]
 
 
+@contextmanager
+def _walls(
+    limits: Limits, meeting: Path | None, hidden: Sequence[Path]
+) -> Iterator[tuple[list[str], list[int]]]:
+    """Lend the words before a command that put it in bubblewrap, and descriptors."""
+    sources = {place: place for place in readable() if not _is_short_link(place)}
+    if meeting is not None:
+        sources[Path(MEETING)] = meeting
+    with ExitStack() as stack:
+        number = stack.enter_context(_readable_at(syscall_filter()))
+        entering: list[str] = []
+        if _is_root():
+            user = _free_user()
+            _give([meeting, *meeting.iterdir()] if meeting else [], user)
+            places = stack.enter_context(_reachable([*sources.values()], user))
+            entering = _as(user, zip(sources.values(), places, strict=True))
+            sources = dict(zip(sources, places, strict=True))
+        yield [*entering, *_bwrap(limits, sources, hidden, number)], [number]
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _as(user: int | None, mounted: Iterable[tuple[Path, Path]] = ()) -> list[str]:
+    """The words before a command that make it this user's; none for nobody."""
+    if user is None:
+        return []
+    pairs = [str(path) for pair in mounted for path in pair]
+    # By its file: the library's other modules take seconds, and are not asked for.
+    python = [sys.executable, "-I", "-S", "-B", dropping.__file__]
+    return [*python, str(user), *pairs, "--"]
+
+
+def _free_user() -> int:
+    """The number of a user that nobody has, for one hand-in.
+
+    Two hand-ins of one user would share what the system allows each. The numbers from
+    0x70000000 are free by the convention of systemd, which lists who has the others; a
+    container may have less, and `nobody` in any case.
+    """
+    for user in (random.SystemRandom().randrange(0x70000000, 0x7FFFFFFF), 65534):
+        if all(_is_mapped(user, kind) for kind in ("uid", "gid")):
+            return user
+    raise ValueError("this container has no user but root.")
+
+
+def _is_mapped(user: int, kind: str) -> bool:
+    try:
+        lines = Path(f"/proc/self/{kind}_map").read_text(encoding="ascii").splitlines()
+    except OSError:  # no Linux
+        return user == 65534
+    ranges = [tuple(map(int, line.split())) for line in lines]
+    return any(first <= user < first + count for first, _, count in ranges)
+
+
+def _give(paths: Iterable[Path], user: int | None) -> None:
+    if user is not None:
+        for path in paths:
+            os.chown(path, user, user, follow_symlinks=False)
+
+
+@contextmanager
+def _reachable(sources: Sequence[Path], user: int) -> Iterator[list[Path]]:
+    """Lend an empty place for each source, of the same kind, which the user reaches."""
+    short = "/tmp" if os.path.isdir("/tmp") else None
+    folder = Path(tempfile.mkdtemp(prefix="precode-", dir=short))
+    try:
+        places = [folder / str(number) for number in range(len(sources))]
+        for source, place in zip(sources, places, strict=True):
+            place.mkdir() if source.is_dir() else place.touch()
+        _give([folder], user)
+        yield places
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what was mounted is not seen here
+
+
+def _is_short_link(place: Path) -> bool:
+    return place.is_symlink() and len(place.parts) == 2  # /bin -> usr/bin
+
+
 def _bwrap(
-    limits: Limits, meeting: Path | None, hidden: Sequence[Path], filter_at: int
+    limits: Limits, sources: Mapping[Path, Path], hidden: Sequence[Path], filter_at: int
 ) -> list[str]:
     program = shutil.which("bwrap") or "bwrap"
     words = [
@@ -172,22 +294,24 @@ def _bwrap(
     words += ["--proc", "/proc", "--dev", "/dev"]
     for place in filter(os.path.exists, _COVERED):
         words += ["--ro-bind", "/dev/null", place]
+    # Settings of the machine in /proc/sys ask who writes, not with which rights.
+    words += ["--remount-ro", "/proc"]
     words += ["--size", str(64 * MB), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     words += ["--size", str(limits.scratch), "--tmpfs", "/tmp"]
     seen = readable()
     # Outer folders first, since a later mount covers an earlier one.
     for place in sorted(seen, key=lambda path: len(path.parts)):
-        if place.is_symlink() and len(place.parts) == 2:  # /bin -> usr/bin
+        if _is_short_link(place):
             words += ["--symlink", os.readlink(place), str(place)]
         else:
-            words += ["--ro-bind", str(place), str(place)]
+            words += ["--ro-bind", str(sources[place]), str(place)]
     for place in {path.resolve() for path in hidden}:
         if place.is_dir() and {place, *place.parents} & {*seen}:
             words += ["--perms", "0555", "--size", "4096", "--tmpfs", str(place)]
             words += ["--remount-ro", str(place)]
     words += ["--dir", HOME, "--chdir", HOME]
-    if meeting is not None:
-        words += ["--ro-bind", str(meeting), MEETING]
+    if Path(MEETING) in sources:
+        words += ["--ro-bind", str(sources[Path(MEETING)]), MEETING]
     return [*words, "--remount-ro", "/", "--"]
 
 

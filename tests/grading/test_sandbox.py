@@ -2,9 +2,11 @@
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -13,12 +15,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from precode_lib.grading import crowds, running, sandbox
+from precode_lib.grading import crowds, dropping, running, sandbox
 from precode_lib.grading.limits import MB, Limits
 
 PROBLEM = sandbox.bwrap_problem()
 pytestmark = pytest.mark.skipif(bool(PROBLEM), reason=f"no sandbox: {PROBLEM}")
 LIMITS = Limits(seconds=60, scratch=20 * MB, memory=400 * MB, processes=10)
+
+
+NONE_PROBLEM = sandbox.none_problem()
+none = pytest.param(
+    "none",
+    marks=pytest.mark.skipif(bool(NONE_PROBLEM), reason=f"as root: {NONE_PROBLEM}"),
+)
 
 
 def inside(tmp_path, code, hidden=(), limits=LIMITS):
@@ -81,6 +90,8 @@ def test_of_the_repository_only_the_library_is_seen(tmp_path):
 
 def test_hand_ins_are_hidden_wherever_they_are(tmp_path):
     # As if they were in the folder of Python's own packages.
+    if not os.access(sys.prefix, os.W_OK):
+        pytest.skip("who tests may not write to the environment")
     place = Path(sys.prefix) / f"hand-ins-{os.getpid()}"
     place.mkdir()
     try:
@@ -174,6 +185,163 @@ def test_a_program_has_no_rights_of_root(tmp_path):
     assert inside(tmp_path, code) == [1000, [0], True, True]
 
 
+SETTINGS = (
+    ATTEMPTS
+    + """
+import os
+found = opened = 0
+refused = set()
+for folder, _, names in os.walk("/proc/sys"):
+    for name in names:
+        found += 1
+        outcome = attempt(lambda: os.open(f"{folder}/{name}", os.O_WRONLY) and "open")
+        refused.add(outcome)
+print(json.dumps([found, sorted(refused)]))
+"""
+)
+
+
+def test_no_setting_of_the_machine_can_be_written(tmp_path):
+    found, outcomes = inside(tmp_path, SETTINGS)
+    assert found > 100
+    # PermissionError: its mode; OSError: a file system that is read-only.
+    assert set(outcomes) <= {"PermissionError", "OSError"}
+
+
+def test_nothing_in_proc_can_be_written_not_even_of_a_process_itself(tmp_path):
+    names = ["sys/kernel/core_pattern", "sys/kernel/msgmnb", "self/comm"]
+    names += ["self/oom_score_adj", "self/uid_map"]
+    code = ATTEMPTS + (
+        f"print(json.dumps([attempt(lambda: open('/proc/' + name, 'r+') and 'open')"
+        f" for name in {names!r}]))"
+    )
+    assert set(inside(tmp_path, code)) <= {"PermissionError", "OSError"}
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="for whoever marks as root")
+
+
+def outside_of(tmp_path, look):
+    """What `look` finds of the processes in a box, from outside, while they run."""
+    (tmp_path / "meeting").mkdir()
+    places = {"meeting": tmp_path / "meeting", "scratch": tmp_path, "hidden": ()}
+    code = "print(1, flush=True); input()"
+    with sandbox.box("bwrap", LIMITS, **places) as box:
+        command = [*box.command[: -len(sandbox._INSIDE)], sys.executable, "-c", code]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        started = {"env": dict(box.environment), "pass_fds": box.descriptors}
+        with subprocess.Popen(command, **pipes, **started) as process:
+            assert process.stdout.readline() == b"1\n"
+            family = [process.pid]
+            family += [p.pid for p in psutil.Process(process.pid).children(True)]
+            found = [look(pid) for pid in family]
+            process.communicate(b"\n")
+    return found
+
+
+@as_root
+def test_as_root_a_hand_in_is_of_a_user_that_nobody_else_has(tmp_path):
+    def status(pid):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return dict(line.split(":\t") for line in lines if ":\t" in line)
+
+    found = outside_of(tmp_path, status)
+    assert len(found) >= 3  # bubblewrap twice, and the program
+    users = {number for one in found for number in one["Uid"].split("\t")}
+    groups = {number for one in found for number in one["Gid"].split("\t")}
+    assert len(users) == 1
+    assert users == groups
+    assert int(*users) not in {user.pw_uid for user in pwd.getpwall()} - {65534}
+    assert {one["Groups"].strip() for one in found} == {""}
+    # The outer process of bubblewrap, too, which is in no box.
+    assert {one["CapEff"] for one in found} == {"0" * 16}
+
+
+@as_root
+def test_two_hand_ins_of_roots_have_two_users():
+    one, other = sandbox._free_user(), sandbox._free_user()
+    assert one != other or one == 65534  # in a container that has no more
+
+
+@as_root
+def test_as_root_the_environment_may_lie_in_a_private_folder(tmp_path, monkeypatch):
+    private = tmp_path / "private"
+    (private / "environment").mkdir(parents=True)
+    (private / "environment" / "module.py").write_text("")
+    (private / "letter.txt").write_text("")
+    private.chmod(0o700)
+    environment = private / "environment"
+    seen = [*sandbox.readable(), environment]
+    monkeypatch.setattr(sandbox, "readable", lambda: seen)
+    code = (
+        "import os, json; print(json.dumps([os.listdir(p) for p in"
+        f" ({str(environment)!r}, {str(private)!r})]))"
+    )
+    assert inside(tmp_path, code) == [["module.py"], ["environment"]]
+
+
+@as_root
+def test_where_root_cannot_be_another_user_nothing_is_marked(tmp_path, monkeypatch):
+    def nobody():
+        raise ValueError("this container has no user but root.")
+
+    monkeypatch.setattr(sandbox, "_free_user", nobody)
+    check_that_root_is_refused(tmp_path, "no user but root")
+
+
+@as_root
+def test_what_another_user_cannot_read_is_never_read_as_root(tmp_path, monkeypatch):
+    secret = tmp_path / "environment"
+    secret.mkdir()
+    (secret / "precode_lib.py").write_text("")
+    secret.chmod(0o700)
+    seen = [p for p in sandbox.readable() if p.name != "precode_lib"]
+    monkeypatch.setattr(sandbox, "readable", lambda: [*seen, secret])
+    variables = sandbox.environment
+    ours = {"PYTHONPATH": str(secret)}
+    monkeypatch.setattr(sandbox, "environment", lambda *a: {**variables(*a), **ours})
+    check_that_root_is_refused(tmp_path, "precode_lib")
+
+
+def check_that_root_is_refused(tmp_path, reason):
+    problems = (sandbox.bwrap_problem, sandbox.none_problem)
+    for problem in problems:
+        problem.cache_clear()
+    try:
+        for kind in ("auto", "bwrap", "none"):
+            with pytest.raises(ValueError, match="command as an ordinary user") as said:
+                sandbox.choose(kind)
+            assert reason in str(said.value) or "Permission denied" in str(said.value)
+    finally:
+        for problem in problems:
+            problem.cache_clear()
+
+
+@as_root
+def test_who_has_given_up_root_cannot_take_it_up_again():
+    code = (
+        "import os; status = open('/proc/self/status').read().split()\n"
+        "def back(how, *a):\n"
+        "    try: return how(*a) or 'back'\n"
+        "    except PermissionError: return 'no'\n"
+        "print(json.dumps([os.getresuid(), os.getresgid(), os.getgroups(),"
+        " back(os.setuid, 0), back(os.setgid, 0), back(os.setresuid, -1, -1, 0),"
+        " status[status.index('CapPrm:') + 1]]))"
+    )
+    command = [sys.executable, "-I", "-c"]
+    folder = str(Path(dropping.__file__).parent)
+    drop = f"import sys, json; sys.path.insert(0, {folder!r})\n"
+    drop += "import dropping; dropping.drop(1900000001)\n"
+    command += [drop + code]
+    said = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert said.returncode == 0, said.stderr
+    users, groups, others, *back, rights = json.loads(said.stdout)
+    assert users == groups == [1900000001] * 3
+    assert others == []
+    assert back == ["no"] * 3
+    assert int(rights, 16) == 0
+
+
 def stopped(code, monkeypatch, kind="bwrap", limits=LIMITS, interrupted=None):
     """Why a program in the box was stopped, and how long that took."""
     monkeypatch.setattr(sandbox, "_INSIDE", [sys.executable, "-c", code])
@@ -216,7 +384,7 @@ time.sleep(100)
 """
 
 
-@pytest.mark.parametrize("kind", ["bwrap", "none"])
+@pytest.mark.parametrize("kind", ["bwrap", none])
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -286,6 +454,8 @@ def test_a_process_that_left_its_family_dies_with_the_box(monkeypatch):
 
 
 def test_without_bubblewrap_children_are_found_and_killed(monkeypatch):
+    if NONE_PROBLEM:
+        pytest.skip(NONE_PROBLEM)
     monkeypatch.setattr(crowds, "_make", lambda number: None)
     code = "import os, time\nos.fork() or os.setsid()\ntime.sleep(998)"
     assert "longer than 5" in stopped(code, monkeypatch, "none", Limits(seconds=5))
@@ -354,6 +524,7 @@ with sandbox.box("bwrap", Limits(), **places) as box:
 
 
 def test_without_a_sandbox_nothing_is_run_unless_asked(monkeypatch):
+    monkeypatch.setattr(sandbox, "none_problem", lambda: "")
     monkeypatch.setattr(sandbox, "bwrap_problem", lambda: "there is no bwrap.")
     for kind in ("auto", "bwrap"):
         with pytest.raises(ValueError, match="apt-get install bubblewrap"):
@@ -361,14 +532,17 @@ def test_without_a_sandbox_nothing_is_run_unless_asked(monkeypatch):
     assert sandbox.choose("none") == "none"
 
 
-def test_a_bubblewrap_that_may_not_work_here_is_found_out(monkeypatch, tmp_path):
-    fake = tmp_path / "bwrap"
+def test_a_bubblewrap_that_may_not_work_here_is_found_out(monkeypatch):
+    # Not in `tmp_path`, where another user than root would not find it.
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    fake = folder / "bwrap"
     fake.write_text(
         '#!/bin/sh\n[ "$1" = --help ] && echo --size && exit\n'
         "echo 'No permissions to create new namespace' >&2\nexit 1\n"
     )
     fake.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(folder))
     try:
         sandbox.bwrap_problem.cache_clear()
         assert "No permissions" in sandbox.bwrap_problem()
@@ -377,4 +551,5 @@ def test_a_bubblewrap_that_may_not_work_here_is_found_out(monkeypatch, tmp_path)
         assert "no program" in sandbox.bwrap_problem()
     finally:
         monkeypatch.undo()
+        folder.rmdir()
         sandbox.bwrap_problem.cache_clear()
