@@ -15,12 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 import precode_lib
+from precode_lib.data import Pictures
 from precode_lib.experiments.cells import AttackCell, Cell, TrainingCell
 from precode_lib.experiments.lab import Lab
 from precode_lib.experiments.protocol import Scale
 from precode_lib.experiments.runner import find
 from precode_lib.experiments.store import RESULTS, Finished, Store
 from precode_lib.experiments.tables import TABLES, Row, reseeded, rows
+from precode_lib.metrics import SUCCESS_SSIM
 
 MODELS = {"smlp": "SMLP", "dmlp": "DMLP", "lenet": "LeNet", "resnet": "ResNet"}
 DEFENSES = {
@@ -64,6 +66,21 @@ def results_folder() -> Path:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """How the searches of one attack ended, all seeds together.
+
+    Args:
+        plateaus: how many ended because their objective had not fallen for long.
+        steps: how many each search made, one per gradient and seed.
+        successes: of each seed: victims with an SSIM of 0.6 or more.
+    """
+
+    plateaus: int
+    steps: list[int]
+    successes: list[int]
+
+
+@dataclass(frozen=True)
 class Shelf:
     """The finished cells of one scale, read once.
 
@@ -104,6 +121,16 @@ class Shelf:
     def ssim(self, cell: AttackCell) -> list[float]:
         """The SSIM of every victim, all seeds together."""
         return [value for f in self.seeds_of(cell) for value in f.result["ssim"]]
+
+    def ends(self, cell: AttackCell) -> Ends:
+        """How the searches of a cell ended, all seeds together."""
+        results = [finished.result for finished in self.seeds_of(cell)]
+        outcomes = [end for result in results for end in result["outcomes"]]
+        return Ends(
+            plateaus=outcomes.count("plateau"),
+            steps=[step for result in results for step in result["iterations"]],
+            successes=[sum(v >= SUCCESS_SSIM for v in r["ssim"]) for r in results],
+        )
 
     def provenance(self, table: str) -> dict[str, list[str]]:
         """On what, with what and when a table's cells were run: each fact once."""
@@ -160,6 +187,15 @@ def pictures_of(finished: Finished) -> dict[int, Tensor]:
     result = finished.result
     shown = zip(result.get("shown", []), result.get("pictures", []), strict=True)
     return {index: _decoded(text) for index, text in shown}
+
+
+def nearest(pictures: Pictures, among: Pictures) -> Tensor:
+    """RMS distance of each picture to the most similar other, pixels in [0, 1]: (N,).
+
+    A picture that is among the others, perhaps as JPEG, is nearer than a twentieth.
+    """
+    here, there = (p.pixels.flatten(1) for p in (pictures, among))
+    return torch.cdist(here, there).amin(1) / here.shape[1] ** 0.5
 
 
 def originals(cell: AttackCell) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from precode_lib.data import victims
 from precode_lib.experiments import (
     LITE,
     PAPER,
@@ -24,6 +25,7 @@ from precode_lib.experiments.reading import (
     MODELS,
     NOT_RUN,
     Shelf,
+    nearest,
     pictures_of,
     results_folder,
     side_by_side,
@@ -127,6 +129,27 @@ def test_curves_are_percent_one_list_for_each_seed():
     done = finished(cell, train_accuracy=[0.1, 0.2], test_accuracy=[0.1, 0.1])
     shelf = Shelf(LITE, {cell: done})
     assert shelf.accuracy_curves(cell, "train") == [[10.0, 20.0]]
+
+
+def test_ends_count_plateaus_steps_and_the_successes_of_each_seed(cell):
+    found = {}
+    for seed, ssim in ((0, 0.6), (1, 0.5)):
+        ended = {"outcomes": ["plateau", "exhausted"], "iterations": [9, 20 + seed]}
+        done = attacked(reseeded(cell, seed), ssim, **ended)
+        found[done.cell] = done
+    ends = Shelf(LITE, found).ends(cell)
+    assert (ends.plateaus, ends.steps) == (2, [9, 20, 9, 21])
+    assert ends.successes == [2, 0]
+    assert Shelf(LITE, {}).ends(cell).successes == []
+
+
+def test_the_nearest_picture_is_the_same_one_though_it_came_through_rounding():
+    pictures = victims("photos", 6)
+    some, others = victims(pictures, 2), victims("photos", 10)
+    assert nearest(some, pictures).max() < 1e-4
+    assert nearest(some, replace(others, stored=255 - others.stored)).min() > 0.05
+    brighter = replace(pictures, stored=pictures.stored.clamp(max=252) + 3)
+    assert 0.005 < nearest(some, brighter).max() < 3.1 / 255
 
 
 def test_a_variant_changes_the_setup_alone(cell):
