@@ -120,7 +120,7 @@ def _mark(hand_in: HandIn, run: Run, name: str) -> tuple[str, str, int, int]:
     return state, message, min(found["asked"], MOST_ASKED), seconds
 
 
-_MISSING = "there is no answer cell for this exercise in the hand-in"
+_MISSING = "there is no answer cell for this exercise here"
 ELSEWHERE = (
     "the answer cell holds no answer, but there is text in other cells, for a person "
     "to read."

@@ -199,7 +199,7 @@ def _runs(
 
     def run(hand_in: HandIn) -> running.Run:
         try:
-            return running.run(
+            found = running.run(
                 hand_in.assembled.text,
                 hand_in.clean.stem,
                 hand_in.clean.names,
@@ -208,8 +208,9 @@ def _runs(
                 hidden=hidden,
                 interrupted=interrupted,
             )
+            return sound(found)
         except Exception as problem:  # whatever it is, others may fare better
-            return Failed(stopped=f"it could not be run: {_described(problem)}")
+            return Failed(stopped=f"its run has failed: {_described(problem)}")
 
     with ThreadPoolExecutor(settings.jobs) as pool, _setting(interrupted):
         left = {pool.submit(run, hand_ins[number]): number for number in waiting}
@@ -230,9 +231,9 @@ def _described(problem: Exception) -> str:
 def _mark(
     hand_in: HandIn, run: running.Run | None, only: frozenset[str] | None
 ) -> Marked:
-    """The marks of a hand-in, fit to be written; without a run that is unsound."""
+    """The marks of a hand-in, fit to be written; without the run if there are none."""
     try:
-        marked = mark(hand_in, run and sound(run), only)
+        marked = mark(hand_in, run, only)
         _rehearse(marked)
         return marked
     except Exception as problem:  # it is about this hand-in alone

@@ -46,6 +46,8 @@ class Store:
         """
         try:
             kept = json.loads(self._path(hand_in).read_text(encoding="utf-8"))
+            if {*kept} != {field.name for field in fields(Run)}:
+                raise ValueError("no run of this version")
             cells = {int(number): cell for number, cell in kept.pop("cells").items()}
             run = Run(cells=cells, **kept)
             if sound(run) == run:
@@ -92,8 +94,11 @@ def sound(run: Run) -> Run:
         if not _is_finding(name, finding):
             raise ValueError(f"what was found of {name!r:.60} is no finding")
     for field in fields(Run):
-        if field.name not in ("cells", "findings"):
-            _check(getattr(run, field.name), field.name)
+        value, usual = getattr(run, field.name), field.default
+        if field.name in ("cells", "findings"):
+            continue
+        if type(value) is not type(usual) or not _is_bounded(value):
+            raise ValueError(f"{field.name} is {value!r:.60}")
     return replace(run, cells=cells)
 
 
@@ -118,11 +123,6 @@ def _is_finding(name: Any, finding: Any) -> bool:
         and type(finding.get("asked")) is int
         and all(_is_bounded(value) for value in finding.values())
     )
-
-
-def _check(value: Any, name: str) -> None:
-    if not _is_bounded(value):
-        raise ValueError(f"{name} is {value!r:.60}")
 
 
 def _is_bounded(value: Any) -> bool:

@@ -209,3 +209,92 @@ def test_what_holds_no_notebook_is_not_forgotten(tmp_path):
         "No notebook: sheet.pdf",
         "No notebook: ulla (with labels.py)",
     ]
+
+
+def marked_by(first, clean, name="label"):
+    """The role of an answer cell that begins so."""
+    return assembly.role(f"{first}\n{RIGHT[name]}", clean[CHAPTER].names)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        *("# Answer: label", "#Answer: label", "# answer:label", "## Answer : label  "),
+        *("# Answer: label (final)", "# Answer: label - at last", "# Answer: label, 2"),
+        *("%%time\n# Answer: label", "# mine\n\n# Answer: label", " # Answer: label"),
+        "%matplotlib inline\nimport math\nfrom torch import nn\n# Answer: label",
+        "!pip install x\n# Answer: label: my second try",
+    ],
+)
+def test_an_answer_is_known_by_its_mark_among_the_first_lines(clean, first):
+    assert marked_by(first, clean) == ("Answer", "label")
+    found = notebook()
+    at = next(i for i, c in enumerate(found["cells"]) if ": label" in str(c["source"]))
+    found["cells"][at] = code(f"{first}\nlabel = min")
+    texts, assembled = sources(found, clean)
+    assert assembled.answers["label"] == f"{first}\nlabel = min".lstrip("\n")
+    assert assembled.missing == {}
+    assert f"{first}\nlabel = min" in texts
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        *(
+            "# Answer: Label",
+            "# Answer: label_2",
+            "# Answer: label-2",
+            "# Answer label",
+        ),
+        *("x = 1\n# Answer: label", "text = '''\n# Answer: label", "print(1)  # x"),
+        "#\n" * 20 + "# Answer: label",
+    ],
+)
+def test_another_name_or_a_mark_far_below_is_no_answer(clean, first):
+    assert marked_by(first, clean) == ("", "")
+
+
+def test_a_check_is_known_by_its_first_line_alone(clean):
+    names = clean[CHAPTER].names
+    assert assembly.role("# Check: label\nx", names) == ("Check", "label")
+    assert assembly.role("%%time\n# Check: label\nx", names) == ("", "")
+    assert assembly.role("# Check: label with my own data\nx", names) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "cause"),
+    [
+        ([], "no cell looks like it; it may have been deleted."),
+        (
+            [{"cell_type": "markdown", "source": "# Answer: label\nthe lowest"}],
+            "its mark is in a cell of text, which is not run.",
+        ),
+        (
+            [code("x = 1\ny = 2\n# Answer: label\ndef label(db): pass")],
+            "its mark is only in line 3 of a cell, below other code.",
+        ),
+        ([code("# Answer: Label\nx")], "a cell is marked `# Answer: Label`."),
+        ([code("# Answer: labels\nx")], "a cell is marked `# Answer: labels`."),
+        (
+            [code("def label(db):\n    return 1")],
+            "a cell without the mark `# Answer: label` defines label.",
+        ),
+    ],
+)
+def test_of_a_missing_answer_the_likely_cause_is_known(clean, cells, cause):
+    found = notebook()
+    kept = [
+        c for c in found["cells"] if "# Answer: label\n" not in "".join(c["source"])
+    ]
+    assembled = sources({**found, "cells": [*kept, *cells]}, clean)[1]
+    assert assembled.missing == {"label": cause}
+
+
+def test_an_answer_that_follows_a_magic_counts_and_is_run_once(clean):
+    found = notebook()
+    for cell in found["cells"]:
+        if "# Answer" in "".join(cell["source"]):
+            cell["source"] = "%%time\n" + "".join(cell["source"])
+    texts, assembled = sources(found, clean)
+    assert {*assembled.answers} == {*NAMES}
+    assert len(texts) == len(sources(notebook(), clean)[0])

@@ -291,3 +291,102 @@ def test_a_run_is_found_again_until_something_changes(one, tmp_path):
     assert kept.load(replace(one, digest="1")) is None
     assert store.Store(tmp_path, "none", Limits()).load(one) is None
     assert store.Store(tmp_path, "bwrap", Limits(seconds=1)).load(one) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "NameError: name 'timeout' is not defined",
+        "TimeoutError",
+        "TimeoutError: Timeout of 100 seconds exceeded executing cell",
+        "ValueError: it printed more than 50 MB",
+        "RuntimeError: the kernel died",
+        "Timeout of my own",
+    ],
+)
+def test_an_error_of_the_students_is_raised_whatever_words_are_in_it(one, error):
+    cells = {cell_of(one, "label"): {"error": error, "seconds": 100.2}}
+    row = row_of(one, Run(cells=cells), "label")
+    assert (row.state, row.message) == ("raised", f"its cell stopped with {error}")
+
+
+@pytest.mark.parametrize("seconds", [0.1, 80.0])
+def test_who_writes_the_graders_sentence_into_an_error_was_not_stopped(one, seconds):
+    cells = {cell_of(one, "label"): {"error": LATE, "seconds": seconds}}
+    assert states(one, Run(cells=cells))["label"] == "raised"
+
+
+def test_states_follow_the_examiners_codes_and_not_its_words(one):
+    check = cell_of(one, "label") + 1
+    slow = {check: {"error": LATE, "seconds": 100.2}}
+    for words in ("your function returned nothing that can be used", "gone", ""):
+        gone = finding("label", "raised", words, code="nothing_came")
+        assert states(one, Run(findings=gone, cells=slow))["label"] == "stopped"
+        own = finding("label", "raised", words, code="raised")
+        assert states(one, Run(findings=own, cells=slow))["label"] == "raised"
+
+
+def without_label(one, clean):
+    found = notebook()
+    found["cells"] = [
+        c for c in found["cells"] if "# Answer: label" not in "".join(c["source"])
+    ]
+    return replace(one, assembled=assembly.assemble(found, clean))
+
+
+def test_a_missing_answer_is_to_be_looked_at_with_its_likely_cause(one, clean):
+    marked = marks.mark(without_label(one, clean), Run())
+    (remark,) = [r for r in report.remarks([marked]) if r.startswith("Missing")]
+    cause = "no cell looks like it; it may have been deleted."
+    assert remark == f"Missing: anna/x.ipynb: label: {cause}"
+    (row,) = [row for row in marked.rows if row.state == "missing"]
+    assert row.message == f"there is no answer cell for this exercise here: {cause}"
+
+
+def test_of_very_many_remarks_on_one_student_the_rest_is_counted(one):
+    many = [
+        marks.unmarked(replace(one, path=f"{n}", file=f"{n}", clean=None), "broken")
+        for n in range(50)
+    ]
+    other = replace(one, owner="ben", student="ben", path="b", file="b", clean=None)
+    said = report.remarks([*many, marks.unmarked(other, "broken")])
+    assert len([s for s in said if s.startswith("Stopped or unreadable: ")]) == 7
+    assert "Stopped or unreadable: 45 more files of anna" in said
+    assert "Stopped or unreadable: b: broken" in said
+
+
+def test_a_module_that_does_not_come_along_is_said(one):
+    refused = replace(one.assembled, refused=["torch.py: a name that is known"])
+    marked = marks.mark(replace(one, assembled=refused), Run())
+    assert (
+        "Not taken, though imported: anna/x.ipynb: torch.py: a name that is known"
+        in report.remarks([marked])
+    )
+
+
+@pytest.mark.parametrize(
+    ("students", "plain"),
+    [
+        (["Lena", "lena"], []),
+        (["Zoë", "Zoe"], ["Zoe"]),
+        (["LENA", "Lena", "lena", "Léna", "anna"], ["anna"]),
+        (["con", "NUL", "com1", "anna"], ["anna"]),
+        (["eve\x01", "eve\x02", "eve"], ["eve"]),
+        (["a/b", "a_b"], ["a_b"]),
+    ],
+)
+def test_feedback_is_never_anothers_where_capitals_are_small(students, plain):
+    files = report.file_names(students)
+    assert len({file.casefold() for file in files.values()}) == len(students)
+    assert [name for name in students if files[name] == f"{name}.txt"] == plain
+    # Not even where somebody is called as another's file is.
+    forged = [file.removesuffix(".txt") for file in files.values()]
+    both = report.file_names([*students, *forged])
+    assert len({file.casefold() for file in both.values()}) == len({*students, *forged})
+
+
+def test_numbers_in_a_table_are_bounded(one):
+    cells = {i: {"error": "", "seconds": 1e14} for i in range(30)}
+    found = finding("label", "right", asked=10**14)
+    row = row_of(one, Run(findings=found, cells=cells), "label")
+    assert (row.seconds, row.asked) == (marks.MOST_SECONDS, marks.MOST_ASKED)

@@ -1,0 +1,297 @@
+"""Nothing about one hand-in ends, stalls or changes the marks of another."""
+
+import csv
+import json
+import math
+
+import pytest
+from hand_ins import CHAPTER, NAMES, hand_in, notebook
+
+from precode_lib import cli
+from precode_lib.grading import report, room, running, sandbox, store, tables
+
+FILE = f"{CHAPTER}.ipynb"
+EVERY_RIGHT = {"anna": {"right"}, "eve": {"right"}, "zoe": {"right"}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for student in ("anna", "eve", "zoe"):
+        marker = notebook(added=[f"# {student}"])
+        hand_in(tmp_path / "hand-ins", student, marker)
+    return tmp_path / "hand-ins"
+
+
+def findings(text):
+    state = "right"
+    found = {"state": state, "message": "correct.", "asked": 1, "text": text}
+    return {f"{CHAPTER}.{n}": {"name": f"{CHAPTER}.{n}", **found} for n in NAMES}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs that take no time: eve's is what the test says. The list of who was run."""
+
+    class Runs(list):
+        of_eve = staticmethod(lambda: running.Run(findings=findings("")))
+
+    runs = Runs()
+
+    def run(text, chapter, names, **settings):
+        who = next(name for name in ("anna", "eve", "zoe") if f'"# {name}"' in text)
+        runs.append(who)
+        if who == "eve":
+            return runs.of_eve()
+        return running.Run(findings=findings("why"), cells={3: cell(0.5)})
+
+    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(sandbox, "bwrap_problem", lambda: "")
+    return runs
+
+
+def cell(seconds, error=""):
+    return {"error": error, "seconds": seconds}
+
+
+def grade(folder, *options):
+    return cli.main(["grade", str(folder), "--quiet", *options])
+
+
+def rows_of(folder):
+    out = room.default_out(folder)
+    with open(out / "marks.csv", encoding="utf-8-sig", newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def states_of(folder):
+    states: dict[str, set] = {}
+    for row in rows_of(folder):
+        states.setdefault(row["student"], set()).add(row["state"])
+    return states
+
+
+POISON = {
+    "nan": lambda: running.Run(findings=findings(""), cells={2: cell(math.nan)}),
+    "infinite": lambda: running.Run(findings=findings(""), cells={2: cell(math.inf)}),
+    "huge": lambda: running.Run(findings=findings(""), cells={2: cell(1e300)}),
+    "sum": lambda: running.Run(
+        findings=findings(""), cells={n: cell(1.7e308) for n in range(20)}
+    ),
+    "negative": lambda: running.Run(findings=findings(""), cells={2: cell(-1e9)}),
+    "no_number": lambda: running.Run(findings=findings(""), cells={2: cell("x")}),
+    "no_cell": lambda: running.Run(findings=findings(""), cells={2: 3}),
+    "number_for_error": lambda: running.Run(
+        findings=findings(""), cells={2: cell(1.0, 7)}
+    ),
+}
+
+
+@pytest.mark.parametrize("poison", POISON)
+def test_numbers_that_are_none_in_a_log_change_nothing(folder, runs, poison):
+    runs.of_eve = POISON[poison]
+    assert grade(folder) == cli.OK
+    assert states_of(folder) == EVERY_RIGHT
+    assert all(len(row["seconds"]) <= 5 for row in rows_of(folder))
+    assert all(0 <= int(row["seconds"]) < 1e5 for row in rows_of(folder))
+    assert grade(folder) == cli.OK
+    assert sorted(runs) == ["anna", "eve", "zoe"]  # nothing was run again
+
+
+def raise_(error):
+    raise error
+
+
+FAILURES = {
+    "raises": lambda: raise_(RuntimeError("can't start new thread")),
+    "memory": lambda: raise_(MemoryError()),
+    "deep": lambda: raise_(RecursionError("too deep")),
+    "system": lambda: raise_(OSError(24, "Too many open files")),
+    "nothing": lambda: None,
+    "no_finding": lambda: running.Run(findings={f"{CHAPTER}.label": 3}),
+    "no_state": lambda: running.Run(
+        findings={f"{CHAPTER}.label": {"state": "excellent", "message": "x"}}
+    ),
+    "asked_nan": lambda: running.Run(
+        findings={
+            f"{CHAPTER}.label": {
+                "state": "right",
+                "message": "",
+                "text": "",
+                "asked": math.nan,
+            }
+        }
+    ),
+    "endless": lambda: running.Run(stopped="x" * 1_000_000),
+    "memory_nan": lambda: running.Run(findings=findings(""), memory=math.nan),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_whatever_becomes_of_one_run_the_others_are_marked(
+    folder, runs, failure, capsys
+):
+    runs.of_eve = FAILURES[failure]
+    for calls in (1, 2):
+        assert grade(folder) == cli.INCOMPLETE
+        states = states_of(folder)
+        assert states == {"anna": {"right"}, "eve": {"stopped"}, "zoe": {"right"}}
+        assert f"Stopped or unreadable: eve/{FILE}: " in capsys.readouterr().err
+        # Tried again each time; the others are not.
+        assert runs.count("eve") == calls
+        assert (runs.count("anna"), runs.count("zoe")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(room, "mark"), (report, "_row"), (report, "_feedback"), (tables, "_records")],
+)
+def test_a_hand_in_of_which_nothing_can_be_written_stops_no_other(
+    folder, runs, module, name, monkeypatch, capsys
+):
+    real = getattr(module, name)
+
+    def breaks(*given, **more):
+        if "correct. eve" in str(given):
+            raise KeyError("nobody thought of it")
+        return real(*given, **more)
+
+    runs.of_eve = lambda: running.Run(
+        findings=json.loads(
+            json.dumps(findings("")).replace("correct.", "correct. eve")
+        )
+    )
+    monkeypatch.setattr(module, name, breaks)
+    assert grade(folder) == cli.INCOMPLETE
+    states = states_of(folder)
+    assert states == {"anna": {"right"}, "eve": {"stopped"}, "zoe": {"right"}}
+    said = capsys.readouterr().err
+    assert f"eve/{FILE}: no marks can be made of what was found: KeyError" in said
+    feedback = room.default_out(folder) / "feedback"
+    assert {p.name for p in feedback.iterdir()} == {"anna.txt", "eve.txt", "zoe.txt"}
+
+
+BROKEN = [
+    b"{",
+    b"[]",
+    b"null",
+    b"[" * 100_000,
+    b"\xff\xfe",
+    b'{"cells": {}}',
+    b'{"cells": {"x": {}}, "findings": {}}',
+    b'{"cells": {}, "findings": {}, "stopped": 3}',
+    b'{"cells": {}, "findings": {}, "seconds": NaN}',
+    b'{"cells": {}, "findings": {}, "memory": 1e400}',
+    b'{"cells": {"1": {"error": "", "seconds": NaN}}, "findings": {}}',
+    b'{"cells": {"-1": {"error": "", "seconds": 1.0}}, "findings": {}}',
+    b'{"cells": {}, "findings": {"x": {"state": "right"}}}',
+    b'{"cells": {}, "findings": {}, "unheard_of": 1}',
+]
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content)[:40])
+def test_a_stored_run_that_is_unsound_is_thrown_away_and_run_again(
+    folder, runs, content
+):
+    assert grade(folder) == cli.OK
+    places = sorted((room.default_out(folder) / "runs").iterdir())
+    for place in places:
+        place.write_bytes(content)
+    kept = dict.fromkeys(places)
+    assert grade(folder) == cli.OK
+    assert states_of(folder) == EVERY_RIGHT
+    assert runs.count("eve") == 2
+    assert {*(room.default_out(folder) / "runs").iterdir()} == {*kept}
+    assert grade(folder) == cli.OK
+    assert runs.count("eve") == 2
+
+
+def test_a_stored_run_of_which_no_marks_can_be_made_is_thrown_away(
+    folder, runs, monkeypatch
+):
+    assert grade(folder) == cli.OK
+    real = room.mark
+
+    def mark(one, *given):
+        return raise_(KeyError("x")) if one.owner == "eve" else real(one, *given)
+
+    monkeypatch.setattr(room, "mark", mark)
+    assert grade(folder) == cli.INCOMPLETE
+    assert len([*(room.default_out(folder) / "runs").iterdir()]) == 2
+    monkeypatch.setattr(room, "mark", real)
+    assert grade(folder) == cli.OK
+    assert runs.count("eve") == 2
+
+
+def test_what_could_not_be_run_is_not_kept(tmp_path):
+    kept = store.Store(tmp_path / "runs", "bwrap", None)
+    kept.save(None, store.Failed(stopped="why"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_half_characters_and_odd_names_reach_the_files(folder, runs):
+    odd = json.loads(
+        json.dumps(findings("\ud800")).replace("correct.", "\\udc80\\u0000")
+    )
+    runs.of_eve = lambda: running.Run(findings=odd, cells={2: cell(1.0, "\ud800")})
+    (folder / "eve").rename(folder / "e\x1bv\udcff\u202ee")
+    assert grade(folder) == cli.OK
+    assert len(states_of(folder)) == 3
+
+
+def test_students_whose_paths_look_alike_keep_their_own_marks(folder, runs, capsys):
+    (folder / "eve").rename(folder / "eve\x01")
+    (folder / "zoe").rename(folder / "eve\x02")
+    wrong = json.loads(json.dumps(findings("")).replace('"right"', '"wrong"'))
+    runs.of_eve = lambda: running.Run(findings=wrong)
+    assert grade(folder) == cli.OK
+    assert states_of(folder) == {
+        "anna": {"right"},
+        "eve\ufffd [eve\\x01]": {"wrong"},
+        "eve\ufffd [eve\\x02]": {"right"},
+    }
+    out = room.default_out(folder)
+    summary = (out / "summary.csv").read_text(encoding="utf-8-sig")
+    assert summary.count("0 of 5") == 1
+    assert summary.count("5 of 5") == 2
+    assert len([*(out / "feedback").iterdir()]) == 3
+    assert "Look alike, and are 2 students: eve" in capsys.readouterr().err
+
+
+def test_each_students_first_notebook_comes_before_anybodys_second(
+    folder, runs, monkeypatch
+):
+    for number in range(3):
+        more = notebook(added=["# eve"])
+        hand_in(folder, "eve", more).rename(
+            folder / "eve" / f"{CHAPTER} ({number}).ipynb"
+        )
+    hand_in(folder, "eve", notebook(added=["# eve"]))
+    assert grade(folder, "--jobs", "1") == cli.OK
+    assert sorted(runs[:3]) == ["anna", "eve", "zoe"]
+    assert runs[3:] == ["eve"] * 3
+
+
+def test_files_are_written_now_and_then_and_at_the_end(folder, runs, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        room, "write", lambda marked, *given, is_whole: written.append(len(marked))
+    )
+    assert grade(folder, "--jobs", "1") == cli.OK
+    assert written == [3]
+    monkeypatch.setattr(room, "OFTEN", -1)
+    now = iter(range(1000))
+    monkeypatch.setattr(room.time, "monotonic", lambda: 100.0 * next(now))
+    assert grade(folder, "--jobs", "1", "--again") == cli.OK
+    assert written[1:] != [3]
+    assert written[-1] == 3
+
+
+def test_the_cost_is_said_before_anything_is_run(folder, runs, capsys):
+    assert cli.main(["grade", str(folder), "--jobs", "2", "--timeout", "600"]) == cli.OK
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "3 hand-ins, 3 of them to run, 2 at a time: about 30 seconds, if each takes 20 "
+        "seconds; at most 15 minutes, if each is stopped by its limit.\n"
+    )
+    cli.main(["grade", str(folder), "--jobs", "2", "--timeout", "600"])
+    assert "3 hand-ins, none of which has to be run." in capsys.readouterr().err
