@@ -9,20 +9,28 @@ from torch.optim import Optimizer
 
 
 class VictimLBFGS(Optimizer):
-    """`torch.optim.LBFGS` without line search, for V problems side by side.
+    """L-BFGS without line search, for V problems side by side, in any units.
 
     Row v of every parameter belongs to problem v. Each problem has its own curvature
     memory, step length and stopping rule, as if it ran alone; one evaluation serves
     all. The closure returns the objectives (V,) and sets the gradients of their sum.
 
+    An objective times a constant has the same minima, and here it has the same search.
+    With `absolute` this is `torch.optim.LBFGS`, which measures slopes and objectives in
+    their own units: it takes a small objective for zero, and stops.
+
     Args:
         params: tensors with the same first axis.
-        lr: the length of each step but the first, which is at most lr / |gradient|_1.
+        lr: the part of each step that is taken. A problem that knows no curvature yet
+            moves by lr, summed over its entries (absolute: only the first time, and
+            less where slopes are small; later by lr times its slope).
         max_iter: updates in one `step`.
-        tolerance_grad: a problem rests when no slope exceeds this.
-        tolerance_change: a problem rests when neither its entries nor its objective
-            change by more.
+        tolerance_grad: with `absolute`, a problem rests when no slope exceeds this.
+        tolerance_change: a problem rests when no entry moves by more than this, or when
+            its objective changes by less than this part of itself (absolute: by less).
         history_size: pairs of the curvature memory.
+        absolute: whether the rules above are in units of the objective, as torch's are.
+        longest: no entry moves further in one update; None for no such limit.
     """
 
     def __init__(
@@ -34,6 +42,8 @@ class VictimLBFGS(Optimizer):
         tolerance_grad: float = 1e-7,
         tolerance_change: float = 1e-9,
         history_size: int = 100,
+        absolute: bool = False,
+        longest: float | None = None,
     ):
         defaults = {
             "lr": lr,
@@ -41,6 +51,8 @@ class VictimLBFGS(Optimizer):
             "tolerance_grad": tolerance_grad,
             "tolerance_change": tolerance_change,
             "history_size": history_size,
+            "absolute": absolute,
+            "longest": longest,
         }
         super().__init__(params, defaults)
         if len(self.param_groups) != 1:
@@ -54,11 +66,13 @@ class VictimLBFGS(Optimizer):
         first = objective = closure().detach()
         slope = self._slope()
         memory = self._memory(slope)
-        live = _exceeds(slope, group["tolerance_grad"])
+        steep = group["tolerance_grad"] if group["absolute"] else 0.0
+        live = _exceeds(slope, steep)
         for inner in range(group["max_iter"]):
+            change = self._change_that_counts(objective)
             direction = memory.direction(slope, live)
-            length = _length(slope, memory.updates, group["lr"])
-            live = live & ((slope * direction).sum(1) <= -group["tolerance_change"])
+            length = self._length(slope, direction, memory)
+            live = live & ((slope * direction).sum(1) <= -change)
             move = torch.where(live[:, None], length[:, None] * direction, 0)
             memory.remember(slope, move, live)
             self._add(move)
@@ -68,9 +82,9 @@ class VictimLBFGS(Optimizer):
             slope = self._slope()
             live = (
                 live
-                & _exceeds(slope, group["tolerance_grad"])
+                & _exceeds(slope, steep)
                 & _exceeds(move, group["tolerance_change"])
-                & ((objective - before).abs() >= group["tolerance_change"])
+                & ((objective - before).abs() >= change)
             )
         memory.store(self._state())
         return first
@@ -79,8 +93,25 @@ class VictimLBFGS(Optimizer):
         return self.state[self.param_groups[0]["params"][0]]
 
     def _memory(self, slope: Tensor) -> "_Memory":
-        state = self._state() or _Memory.empty(slope)
-        return _Memory(self.param_groups[0]["history_size"], **state)
+        group, state = self.param_groups[0], self._state() or _Memory.empty(slope)
+        return _Memory(group["history_size"], group["absolute"], **state)
+
+    def _change_that_counts(self, objective: Tensor) -> Tensor:
+        """A smaller change of the objective lets its problem rest: (V,)."""
+        group = self.param_groups[0]
+        unit = torch.ones_like(objective) if group["absolute"] else objective.abs()
+        return group["tolerance_change"] * unit
+
+    def _length(self, slope: Tensor, direction: Tensor, memory: "_Memory") -> Tensor:
+        """How much of the direction each problem goes: (V,)."""
+        group = self.param_groups[0]
+        length = torch.full_like(memory.scale, group["lr"])
+        if group["absolute"]:
+            first = (1 / slope.abs().sum(1)).clamp(max=1) * group["lr"]
+            length = torch.where(memory.updates == 0, first, length)
+        if group["longest"] is not None:
+            length = length.minimum(group["longest"] / direction.abs().amax(1))
+        return length
 
     def _slope(self) -> Tensor:
         params = self.param_groups[0]["params"]
@@ -98,10 +129,11 @@ class _Memory:
     """The curvature pairs of V problems; rho is 0 where a problem has no such pair."""
 
     size: int
+    is_absolute: bool  # whether torch's numbers decide, in the objective's units
     moves: list[Tensor]  # s, (V, N) each, oldest first
     changes: list[Tensor]  # y, (V, N)
     rhos: list[Tensor]  # 1 / y.s, (V,)
-    scale: Tensor  # (V,)
+    scale: Tensor  # (V,): of the inverse Hessian, by the last pair
     updates: Tensor  # (V,): how often each problem has moved
     last_slope: Tensor  # (V, N)
     last_move: Tensor  # (V, N)
@@ -117,7 +149,12 @@ class _Memory:
         }  # fmt: skip
 
     def store(self, state: dict) -> None:
-        state.update({k: v for k, v in vars(self).items() if k != "size"})
+        settings = ("size", "is_absolute")
+        state.update({k: v for k, v in vars(self).items() if k not in settings})
+
+    def _is_blind(self) -> Tensor:
+        """Who has no pair, which would say how far a slope reaches: (V,)."""
+        return sum(self.rhos, torch.zeros_like(self.scale)) == 0
 
     def direction(self, slope: Tensor, live: Tensor) -> Tensor:
         """Minus the inverse Hessian's estimate times the slope: (V, N)."""
@@ -128,7 +165,10 @@ class _Memory:
             share = rho * (move * result).sum(1)
             result = result - share[:, None] * change
             shares.append(share)
-        result = result * self.scale[:, None]
+        scale = self.scale
+        if not self.is_absolute:
+            scale = torch.where(self._is_blind(), 1 / slope.abs().sum(1), scale)
+        result = result * scale[:, None]
         for (move, change, rho), share in zip(pairs, reversed(shares), strict=True):
             back = rho * (change * result).sum(1)
             result = result + (share - back)[:, None] * move
@@ -138,8 +178,13 @@ class _Memory:
         """Take up the pair that the last move made, where its curvature is positive."""
         change = slope - self.last_slope
         curvature = (change * self.last_move).sum(1)
+        least = 1e-10  # torch's number
+        if not self.is_absolute:
+            # A smaller cosine between move and change can be made by rounding alone.
+            sizes = change.norm(dim=1) * self.last_move.norm(dim=1)
+            least = torch.finfo(sizes.dtype).eps * sizes
         # NaN fails the comparison too, and then has no influence.
-        useful = live & (self.updates > 0) & (curvature > 1e-10)
+        useful = live & (self.updates > 0) & (curvature > least)
         if not useful.any():
             return
         rows = useful[:, None]
@@ -168,12 +213,6 @@ class _Memory:
         self.last_slope = slope.where(live[:, None], self.last_slope)
         self.last_move = move.where(live[:, None], self.last_move)
         self.updates = self.updates + live.to(self.updates)
-
-
-def _length(slope: Tensor, updates: Tensor, lr: float) -> Tensor:
-    """lr, but shorter for a problem that has never moved: (V,)."""
-    first = (1 / slope.abs().sum(1)).clamp(max=1) * lr
-    return torch.where(updates == 0, first, lr)
 
 
 def _exceeds(values: Tensor, tolerance: float) -> Tensor:

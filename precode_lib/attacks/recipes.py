@@ -18,11 +18,15 @@ from precode_lib.attacks.search import Search
 from precode_lib.attacks.starts import normal, patterned
 from precode_lib.federated import Observation
 
+# What the published code of DLG, iDLG and CPL uses: torch's rules, which depend on the
+# units of the distance. `partial(VictimLBFGS, lr=1.0)` finds what these take for zero.
+_PUBLISHED_LBFGS = partial(VictimLBFGS, lr=1.0, absolute=True)
+
 # Zhu et al. 2019: images and labels together, L-BFGS of 20 updates a step.
 DLG = Recipe(
     name="DLG",
     distance=squared_distance,
-    optimizer=partial(VictimLBFGS, lr=1.0),
+    optimizer=_PUBLISHED_LBFGS,
     iterations=300,
     start=normal,
     labels=None,
@@ -60,7 +64,7 @@ IGA_PRECODE = replace(
 CPL = Recipe(
     name="CPL",
     distance=squared_distance,
-    optimizer=partial(VictimLBFGS, lr=1.0),
+    optimizer=_PUBLISHED_LBFGS,
     iterations=300,
     start=patterned(16),
     labels=row_sum_labels,

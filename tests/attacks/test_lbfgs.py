@@ -29,6 +29,7 @@ def starts(num_problems, size, seed=0):
 
 
 def all_at_once(function, x, steps, **options):
+    """Where L-BFGS of all problems together ends, and what each step began with."""
     x = x.clone().requires_grad_()
     optimizer = VictimLBFGS([x], **options)
 
@@ -65,7 +66,7 @@ def one_by_one(function, x, steps, **options):
 def test_every_problem_moves_as_if_it_were_alone(function, lr, steps, history_size):
     x = starts(5, 6)
     options = {"lr": lr, "max_iter": 7, "history_size": history_size}
-    found, firsts = all_at_once(function, x, steps, **options)
+    found, firsts = all_at_once(function, x, steps, absolute=True, **options)
     expected, wanted = one_by_one(function, x, steps, **options)
     assert_close(found, expected, rtol=1e-8, atol=1e-10)
     assert_close(firsts, wanted, rtol=1e-8, atol=1e-10)
@@ -75,7 +76,7 @@ def test_a_problem_that_rests_keeps_its_memory_while_others_fill_theirs():
     # Without it, it would begin anew; tolerance_change lets the first one rest often.
     options = {"lr": 0.05, "max_iter": 7, "history_size": 5, "tolerance_change": 1e-2}
     x = starts(4, 6, seed=3)
-    found, _ = all_at_once(rosenbrock, x, 12, **options)
+    found, _ = all_at_once(rosenbrock, x, 12, absolute=True, **options)
     expected, _ = one_by_one(rosenbrock, x, 12, **options)
     assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
@@ -124,10 +125,62 @@ def test_tolerances_end_a_step_early():
         (x.grad,) = torch.autograd.grad(value.sum(), x)
         return value
 
-    VictimLBFGS([x], max_iter=50, tolerance_change=1e9).step(closure)
+    torch_like = {"max_iter": 50, "absolute": True}
+    VictimLBFGS([x], **torch_like, tolerance_change=1e9).step(closure)
     assert len(calls) == 1  # no direction promises so much
-    VictimLBFGS([x], max_iter=50, tolerance_grad=1e9).step(closure)
+    VictimLBFGS([x], **torch_like, tolerance_grad=1e9).step(closure)
     assert len(calls) == 2
+    VictimLBFGS([x], max_iter=50, tolerance_change=1e9).step(closure)
+    assert len(calls) == 3  # nor so many times the objective itself
+
+
+def scaled(function, factor):
+    return lambda x: factor * function(x)
+
+
+# A power of two changes no digit, so that the searches must agree to the last bit.
+@pytest.mark.parametrize("factor", [2.0**-60, 2.0**-20, 2.0**40])
+@pytest.mark.parametrize("function", [quadratic, rosenbrock, wavy])
+def test_the_units_of_the_objective_change_nothing(function, factor):
+    x = starts(5, 6)
+    options = {"lr": 0.2, "max_iter": 7, "history_size": 4}
+    found, firsts = all_at_once(function, x, 8, **options)
+    other, others = all_at_once(scaled(function, factor), x, 8, **options)
+    assert not torch.equal(found, x)
+    assert torch.equal(other, found)
+    assert torch.equal(others, factor * firsts)
+
+
+def test_torchs_own_rules_take_a_small_objective_for_zero():
+    x = starts(5, 6)
+    tiny = scaled(quadratic, 1e-10)
+    stuck, _ = all_at_once(tiny, x, 30, lr=1.0, absolute=True)
+    assert torch.equal(stuck, x)
+    found, _ = all_at_once(tiny, x, 30, lr=1.0)
+    assert found.abs().max() < 1e-6
+
+
+def test_a_problem_that_knows_no_curvature_moves_by_lr_in_all():
+    # On the hills of `wavy` the first pairs tell of no valley, and none is kept.
+    x = torch.full((1, 4), 0.1, dtype=torch.float64)
+    moves, before = [], x
+    for steps in (1, 2):
+        after, _ = all_at_once(wavy, x, steps, lr=0.02, max_iter=1)
+        moves.append((after - before).abs().sum())
+        before = after
+    assert_close(torch.stack(moves), torch.full((2,), 0.02, dtype=torch.float64))
+
+
+def test_no_entry_moves_further_than_the_longest_move():
+    x = 3 * starts(5, 6)
+    before = x
+    for steps in range(1, 9):
+        options = {"lr": 1.0, "max_iter": 1, "longest": 0.25}
+        after, _ = all_at_once(rosenbrock, x, steps, **options)
+        assert (after - before).abs().max() <= 0.25 + 1e-12
+        before = after
+    free, _ = all_at_once(rosenbrock, x, 8, lr=1.0, max_iter=1)
+    assert (free - x).abs().max() > 8 * 0.25
 
 
 def test_several_groups_are_refused():

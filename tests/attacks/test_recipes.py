@@ -109,7 +109,7 @@ def test_the_settings_are_the_published_ones():
         assert recipe.distance is squared_distance
         assert recipe.iterations == 300
         assert recipe.optimizer.func is VictimLBFGS
-        assert recipe.optimizer.keywords == {"lr": 1.0}
+        assert recipe.optimizer.keywords == {"lr": 1.0, "absolute": True}
         assert (recipe.prior_weight, recipe.boxed, recipe.signed) == (0, False, False)
     assert DLG.labels is None
     assert IDLG.labels is row_sum_labels
