@@ -170,39 +170,64 @@ def test_a_hand_in_of_which_nothing_can_be_written_stops_no_other(
     assert {p.name for p in feedback.iterdir()} == {"anna.txt", "eve.txt", "zoe.txt"}
 
 
-BROKEN = [
-    b"{",
-    b"[]",
-    b"null",
-    b"[" * 100_000,
-    b"\xff\xfe",
-    b'{"cells": {}}',
-    b'{"cells": {"x": {}}, "findings": {}}',
-    b'{"cells": {}, "findings": {}, "stopped": 3}',
-    b'{"cells": {}, "findings": {}, "seconds": NaN}',
-    b'{"cells": {}, "findings": {}, "memory": 1e400}',
-    b'{"cells": {"1": {"error": "", "seconds": NaN}}, "findings": {}}',
-    b'{"cells": {"-1": {"error": "", "seconds": 1.0}}, "findings": {}}',
-    b'{"cells": {}, "findings": {"x": {"state": "right"}}}',
-    b'{"cells": {}, "findings": {}, "unheard_of": 1}',
-]
+def with_(**changes):
+    """What a stored run becomes with other parts, which JSON takes from anybody."""
+    return lambda kept: json.dumps({**kept, **changes}).encode()
 
 
-@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content)[:40])
+LABEL = f"{CHAPTER}.label"
+GOOD = {"name": LABEL, "state": "right", "message": "", "text": "", "asked": 1}
+BROKEN = {
+    "half": lambda kept: json.dumps(kept).encode()[:-30],
+    "list": lambda kept: b"[]",
+    "null": lambda kept: b"null",
+    "deep": lambda kept: b"[" * 100_000,
+    "binary": lambda kept: b"\xff\xfe",
+    "little": lambda kept: b'{"cells": {}}',
+    "more": with_(unheard_of=1),
+    "cells": with_(cells=[1]),
+    "cell": with_(cells={"1": 3}),
+    "number": with_(cells={"x": cell(1.0)}),
+    "below": with_(cells={"-1": cell(1.0)}),
+    "nan": with_(cells={"1": cell(math.nan)}),
+    "huge": with_(cells={"1": cell(1e300)}),
+    "finding": with_(findings={LABEL: 3}),
+    "state": with_(findings={LABEL: {**GOOD, "state": "excellent"}}),
+    "message": with_(findings={LABEL: {**GOOD, "message": ["x"]}}),
+    "asked": with_(findings={LABEL: {**GOOD, "asked": math.nan}}),
+    "stopped": with_(stopped=3),
+    "endless": with_(stopped="x" * 200_000),
+    "seconds": with_(seconds=math.nan),
+    "memory": with_(memory=10**400),
+    "malformed": with_(malformed="no"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_a_stored_run_that_is_unsound_is_thrown_away_and_run_again(
-    folder, runs, content
+    folder, runs, broken
 ):
     assert grade(folder) == cli.OK
     places = sorted((room.default_out(folder) / "runs").iterdir())
-    for place in places:
-        place.write_bytes(content)
-    kept = dict.fromkeys(places)
+    good = {place: place.read_bytes() for place in places}
+    for place, content in good.items():
+        place.write_bytes(BROKEN[broken](json.loads(content)))
     assert grade(folder) == cli.OK
     assert states_of(folder) == EVERY_RIGHT
     assert runs.count("eve") == 2
-    assert {*(room.default_out(folder) / "runs").iterdir()} == {*kept}
+    assert {place: place.read_bytes() for place in places} == good
     assert grade(folder) == cli.OK
     assert runs.count("eve") == 2
+
+
+def test_an_unsound_file_is_not_there_any_more(folder, runs, monkeypatch):
+    assert grade(folder) == cli.OK
+    places = [*(room.default_out(folder) / "runs").iterdir()]
+    for place in places:
+        place.write_bytes(b"{")
+    monkeypatch.setattr(store.Store, "save", lambda *given: None)
+    assert grade(folder) == cli.OK
+    assert not any(place.exists() for place in places)
 
 
 def test_a_stored_run_of_which_no_marks_can_be_made_is_thrown_away(

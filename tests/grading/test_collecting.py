@@ -343,6 +343,17 @@ def test_modules_are_few_and_small_and_regular_files(tmp_path, clean):
     assert "large.py: it has 200 kB; at most 200 kB are read." in said
 
 
+def test_modules_are_small_together(tmp_path, clean):
+    every = [f"m{n}" for n in range(9)]
+    found = notebook({**RIGHT, "label": f"import {', '.join(every)}"})
+    put(tmp_path, f"eve/{FILE}", json.dumps(found).encode())
+    for name in every:
+        put(tmp_path, f"eve/{name}.py", b"#" * 60_000)
+    one, cell = taken(tmp_path, clean)
+    assert cell.count(".py'") == 8
+    assert one.assembled.refused == ["m8.py: together more than 0.5 MB"]
+
+
 def test_a_link_is_no_module(tmp_path, clean):
     put(tmp_path, f"eve/{FILE}", json.dumps(USES).encode())
     (tmp_path / "eve" / "helpers.py").symlink_to(put(tmp_path, "secret.py", b"1"))
