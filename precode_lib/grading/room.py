@@ -314,8 +314,9 @@ def _how(settings: Settings, is_whole: bool) -> str:
     limits = settings.limits
     box = {
         "bwrap": "Each ran in a sandbox of bubblewrap",
+        "container": "Each ran in a container of its own",
         "none": "Each ran WITHOUT a sandbox, with all rights of who started it",
-    }[settings.kind]
+    }.get(settings.kind, f"Each ran in a sandbox of {settings.kind}")
     state = "" if is_whole else "Not all are marked yet. "
     return (
         f"{state}{box}, for at most {limits.seconds:g} s and "

@@ -97,7 +97,8 @@ def sound(run: Run) -> Run:
         value, usual = getattr(run, field.name), field.default
         if field.name in ("cells", "findings"):
             continue
-        if type(value) is not type(usual) or not _is_bounded(value):
+        kinds = (int, float) if type(usual) is float else (type(usual),)
+        if type(value) not in kinds or not _is_bounded(value):
             raise ValueError(f"{field.name} is {value!r:.60}")
     return replace(run, cells=cells)
 

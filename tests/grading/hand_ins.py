@@ -183,6 +183,66 @@ check.two_photographs = lambda text: print("two_photographs: correct.")
 }
 
 
+# A line of the driver's log with what is no time, which JSON reads all the same.
+POISON = """
+import os
+line = b'{"cell": %d, "event": "ends", "error": "", "seconds": NaN}\\n'
+place = f"/proc/{os.getppid()}/fd"
+for name in os.listdir(place):
+    try:
+        end = os.open(f"{place}/{name}", os.O_WRONLY | os.O_NONBLOCK)
+        os.write(end, b"".join(line % cell for cell in range(20)))
+    except OSError:
+        pass
+"""
+TIMEOUT = "raise TimeoutError('Timeout of 45 seconds exceeded executing cell')"
+# Every setting of the machine; right only if none can be opened.
+SETTINGS = """
+import os
+opened = []
+for place, _, names in os.walk("/proc/sys"):
+    for name in names:
+        try:
+            os.close(os.open(f"{place}/{name}", os.O_WRONLY | os.O_NONBLOCK))
+            opened.append(name)
+        except OSError:
+            pass
+assert not opened, opened
+"""
+ASKS = """
+for sigma in (1e-3, 1e-2, 3e-2, 1e-1):
+    try:
+        check.enough_noise(sigma)
+        break
+    except Exception:
+        pass
+"""
+NAP = "86399.5"
+DAEMONS = f"""
+import os, subprocess, sys
+nap = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]"
+for _ in range(4):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execv(sys.executable, ["nap", "-S", "-c", nap + "; time.sleep({NAP})"])
+        os._exit(0)
+"""
+# All that a page, a table or a terminal might obey.
+MARKUP = """
+raise ValueError("x;=cmd|' /C calc'!A0;\\t=1+1;<script>alert(1)</script>"
+    + chr(27) + "[31m" + chr(0x202E) + chr(0xD800) + chr(0) + "\\n=1+1")
+"""
+# Modules that would mark everything right, were they found.
+FAKE = """
+class Verdict:
+    is_right, state, message = True, "right", "correct."
+def __getattr__(name):
+    return lambda *given, **more: Verdict()
+"""
+SHADOWS = ("precode_lib", "conftest", "sitecustomize", "torch", "socket", "json")
+
+
 def break_files(folder: Path) -> list[str]:
     """Files that are no notebooks to run; returns whose they are."""
     good = json.dumps(notebook()).encode()
