@@ -215,16 +215,19 @@ def _progress_of_class(options: argparse.Namespace, jobs: int):
 
         def show(step) -> None:
             nonlocal said
-            left = f"about {in_words(step.seconds)} left" if step.left else "the rest"
-            if not options.quiet and not step.file:
+            left = (
+                f"about {in_words(step.seconds)} left" if step.left else "all are run"
+            )
+            bar.n, bar.total = step.done, step.total
+            bar.set_postfix_str(f"{left}, {step.file}")
+            if options.quiet:
+                return
+            if not step.file:
                 print(_cost(step, jobs), file=sys.stderr)
-            elif not options.quiet and bar.disable and time.monotonic() > said + 60:
+            elif bar.disable and time.monotonic() > said + 60:
                 said = time.monotonic()
-                line = f"{step.done} of {step.total} hand-ins; {left}; {step.file}"
+                line = f"{step.done} of {step.total} hand-ins, {left}, {step.file}"
                 print(line, file=sys.stderr)
-            bar.total = step.total
-            bar.set_postfix_str(f"{left}, {step.file}", refresh=False)
-            bar.update(step.done - bar.n)
 
         yield show
 
@@ -237,8 +240,8 @@ def _cost(step, jobs: int) -> str:
         return f"{step.total} hand-ins, none of which has to be run."
     return (
         f"{step.total} hand-ins, {step.left} of them to run, {jobs} at a time: about "
-        f"{in_words(step.seconds)}, if each takes {USUAL} seconds; at most "
-        f"{in_words(step.longest)}, if each is stopped by its limit."
+        f"{in_words(step.seconds)}, if each takes {USUAL} seconds; up to "
+        f"{in_words(step.longest)}, if each meets its limit."
     )
 
 

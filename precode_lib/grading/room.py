@@ -131,6 +131,12 @@ def grade(settings: Settings, progress: Progress = lambda _: None) -> Graded:
                 store.forget(hand_ins[number])
             written.now_and_then(marked)
             progress(step(hand_ins[number].file))
+    except RuntimeError as problem:  # of the system, or an error of ours
+        last = next(reversed(marked), None)
+        raise ValueError(
+            f"{problem}; it came after {hand_ins[last].file if marked else 'nothing'}. "
+            "What was finished is kept; the same command goes on from here."
+        ) from problem
     finally:  # also when somebody has stopped it
         written.now(marked)
     return Graded([marked[n] for n in range(len(hand_ins))], collected.remarks)

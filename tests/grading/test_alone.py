@@ -3,12 +3,15 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 from hand_ins import CHAPTER, NAMES, hand_in, notebook
 
 from precode_lib import cli
-from precode_lib.grading import report, room, running, sandbox, store, tables
+from precode_lib.grading import pace, report, room, running, sandbox, store, tables
 
 FILE = f"{CHAPTER}.ipynb"
 EVERY_RIGHT = {"anna": {"right"}, "eve": {"right"}, "zoe": {"right"}}
@@ -316,7 +319,65 @@ def test_the_cost_is_said_before_anything_is_run(folder, runs, capsys):
     said = capsys.readouterr().err
     assert said.startswith(
         "3 hand-ins, 3 of them to run, 2 at a time: about 30 seconds, if each takes 20 "
-        "seconds; at most 15 minutes, if each is stopped by its limit.\n"
+        "seconds; up to 15 minutes, if each meets its limit.\n"
     )
     cli.main(["grade", str(folder), "--jobs", "2", "--timeout", "600"])
     assert "3 hand-ins, none of which has to be run." in capsys.readouterr().err
+
+
+def test_the_rest_takes_what_the_last_ones_took():
+    counted = pace.Pace(jobs=2)
+    assert counted.left(0) == 0
+    assert counted.left(10) == 10 * pace.USUAL / 2
+    assert counted.left(1) == pace.USUAL  # one is not run by two
+    for _ in range(5):
+        counted.add(1000)
+    for _ in range(pace.RECENT):
+        counted.add(6)
+    assert counted.left(10) == 30
+    said = {5: "10 seconds", 44: "40 seconds", 300: "5 minutes", 9000: "2.5 hours"}
+    assert {seconds: pace.in_words(seconds) for seconds in said} == said
+
+
+def test_without_a_terminal_a_line_each_minute_says_how_far_it_is(
+    folder, runs, monkeypatch, capsys
+):
+    now = iter(range(10_000))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: 40.0 * next(now))
+    assert cli.main(["grade", str(folder), "--jobs", "1"]) == cli.OK
+    lines = capsys.readouterr().err.splitlines()
+    assert f"3 of 3 hand-ins, all are run, zoe/{FILE}" in lines
+    assert any("of 3 hand-ins, about 10 seconds left, " in line for line in lines)
+
+
+def test_an_error_of_ours_says_after_whom_it_came(folder, runs, monkeypatch, capsys):
+    real = room._Written.now_and_then
+
+    def breaks(written, marked):
+        if len(marked) == 2:
+            raise RecursionError("deep")
+        real(written, marked)
+
+    monkeypatch.setattr(room._Written, "now_and_then", breaks)
+    assert grade(folder, "--jobs", "1") == cli.MISUSED
+    said = capsys.readouterr().err
+    assert f"precode: deep; it came after eve/{FILE}. What was finished is kept" in said
+    assert len(rows_of(folder)) == 10
+
+
+def test_names_that_the_terminal_cannot_write_are_no_problem(folder, runs):
+    (folder / "eve").rename(folder / "\u0639\u0644\u06cc\udcff")
+    code = (
+        "import sys; from precode_lib import cli; from precode_lib.grading import "
+        "running, sandbox; sandbox.bwrap_problem = lambda: '';"
+        "running.run = lambda *given, **more: running.Run();"
+        f"sys.exit(cli.main(['grade', {str(folder)!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == cli.OK, done.stderr
+    assert "Traceback" not in done.stderr
