@@ -44,12 +44,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Marked:
-    """A hand-in with its rows, and the texts that a person has to read."""
+    """A hand-in with its marks.
+
+    Args:
+        hand_in: that was marked.
+        rows: one for each exercise.
+        texts: by exercise, what a person has to read.
+        run: what was found; None where it could not be run.
+        elsewhere: exercises whose text was in other cells than the answer's.
+    """
 
     hand_in: HandIn
     rows: Sequence[Row]
     texts: Mapping[str, str]
     run: Run | None = None
+    elsewhere: Sequence[str] = ()
 
     @property
     def ended(self) -> bool:
@@ -72,7 +81,7 @@ def mark(
         return unmarked(hand_in, hand_in.problem, only)
     head = (hand_in.student, clean.stem, hand_in.file)
     rows = [Row(*head, n, *_mark(hand_in, run, n)) for n in chosen(clean, only)]
-    texts = {}
+    texts, elsewhere = {}, []
     for number, row in enumerate(rows):
         if clean.exercise(row.exercise).kind != "Open question":
             continue
@@ -80,8 +89,10 @@ def mark(
         texts[row.exercise] = str(found["text"])
         if row.state in ("unanswered", "missing") and hand_in.assembled.words:
             rows[number] = replace(row, message=ELSEWHERE)
+            elsewhere.append(row.exercise)
             texts[row.exercise] = "\n\n".join(hand_in.assembled.words)[:MOST_TEXT]
-    return Marked(hand_in, rows, {name: t for name, t in texts.items() if t}, run)
+    texts = {name: text for name, text in texts.items() if text}
+    return Marked(hand_in, rows, texts, run, elsewhere)
 
 
 def unmarked(hand_in: HandIn, why: str, only: Collection[str] | None = None) -> Marked:

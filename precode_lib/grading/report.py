@@ -14,7 +14,7 @@ from html import escape
 from precode_lib.checks.exercise import HANDED_IN
 
 from .assembly import Clean
-from .marks import ELSEWHERE, STATES, Marked, Row, by_student, counted, solved
+from .marks import STATES, Marked, Row, by_student, counted, solved
 from .marks import passed_over as passed_over_of
 from .names import printable
 
@@ -122,7 +122,7 @@ def _elsewhere(theirs: Sequence[Marked]) -> list[str]:
     return [
         f"Text outside its answer cell: {one.hand_in.file}"
         for one in theirs
-        if any(row.message == ELSEWHERE for row in one.rows)
+        if one.elsewhere
     ]
 
 
@@ -165,7 +165,7 @@ def _overview(marked: Sequence[Marked], passed_over: Collection[str]) -> str:
         signs = " ".join(_sign(row.state) for row in one.rows)
         not_counted = "; does not count" if one.hand_in.path in passed_over else ""
         rows.append(
-            f'<tr><th scope="row"><a href="#hand-in-{number}">'
+            f'<tr><th scope="row" dir="auto"><a href="#hand-in-{number}">'
             f"{_text(one.hand_in.student)}</a></th><td>{_text(stem)}</td>"
             f"<td>{right} of {total}{not_counted}</td><td>{signs}</td></tr>"
         )
@@ -210,8 +210,8 @@ def _hand_in(one: Marked, number: int, passed_over: Collection[str]) -> str:
         f'<th scope="col">{name}</th>' for name in ("Exercise", "State", "Message")
     )
     return (
-        f'<section id="hand-in-{number}"><h2>{_text(hand_in.student)}: {_text(stem)}'
-        f"</h2>\n<p>{_text(' '.join(notes))}</p>\n"
+        f'<section id="hand-in-{number}"><h2><bdi>{_text(hand_in.student)}</bdi>: '
+        f"{_text(stem)}</h2>\n<p>{_text(' '.join(notes))}</p>\n"
         f'<div class="wide" role="region" aria-label="Exercises, {number + 1}" '
         f'tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>'
         "</table></div></section>"
@@ -220,11 +220,12 @@ def _hand_in(one: Marked, number: int, passed_over: Collection[str]) -> str:
 
 def _row(row: Row, one: Marked) -> str:
     often = f" Asked {row.asked} times; the first counts." if row.asked > 1 else ""
-    message = f"<pre>{_text(row.message)}{often}</pre>"
+    message = f'<pre dir="auto">{_text(row.message)}{often}</pre>'
     if row.exercise in one.texts:
         message += (
             "<details open><summary>The answer, for you to read</summary>"
-            f"<blockquote><pre>{_text(one.texts[row.exercise])}</pre></blockquote>"
+            f'<blockquote dir="auto"><pre>{_text(one.texts[row.exercise])}</pre>'
+            "</blockquote>"
             "</details>"
         )
     clean = one.hand_in.clean
