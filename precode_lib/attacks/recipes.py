@@ -35,6 +35,11 @@ DLG = Recipe(
 # Zhao et al. 2020: first the label, by the row sums of the last layer's gradient.
 IDLG = replace(DLG, name="iDLG", labels=row_sum_labels, tolerance=1e-6)
 
+# Not published: DLG whose search does not depend on the units of the distance.
+UNIT_FREE_DLG = replace(
+    DLG, name="DLG in any units", optimizer=partial(VictimLBFGS, lr=1.0)
+)
+
 # Geiping et al. 2020, the settings of their script for single pictures.
 IGA = Recipe(
     name="IGA",

@@ -89,14 +89,15 @@ class AttackCell:
     """Attack the gradients of a set of victims.
 
     Args:
-        attack: iga or cpl, with the settings of Scheliga et al. 2022.
+        attack: iga or cpl, with the settings of Scheliga et al. 2022; dlg, also in
+            other units (dlg-e3, dlg-e6, dlg-free); or lbfgs.
         victims: how many pictures.
         batch_size: pictures that share one gradient.
         iterations: of the search.
         patience: steps without a lower objective after which a victim's search ends.
         epoch: how long the model was trained before; 0 is at random initialisation.
         training: which training that was; None at epoch 0.
-        lr: Adam's; the paper prints 0.01.
+        lr: of the attack's optimizer; the paper prints 0.01 for Adam.
         shows: whether some reconstructions are kept as pictures.
     """
 

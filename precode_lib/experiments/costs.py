@@ -22,6 +22,7 @@ _SHARE, _DENSE_SHARE = 0.8, 0.5
 _TRAINED = {"smlp": 2_400.0, "dmlp": 1_150.0, "lenet": 8_500.0}
 # Times as long: a blurred gradient of an MLP, a pruned one, large pictures for LeNet.
 _BLURRED, _PRUNED, _LARGE = 1.5, 2.7, 2.5
+_EVALUATIONS = 20  # that L-BFGS makes in a step
 _START = 0.5  # seconds to build and to judge
 
 
@@ -59,6 +60,8 @@ def _guess(cell: Cell) -> float:
     # lenet goes on improving to the end
     steps = cell.iterations * (1 if setup.model == "lenet" else share)
     per_victim = (_DENSE_STEP if is_dense else _VICTIM_STEP).get(setup.model, 0.05)
+    if not cell.attack.startswith(("iga", "cpl")):
+        steps *= _EVALUATIONS
     step = _STEP.get(setup.model, 0.01)  # other than the tables' models: a guess
     return size * steps * (step + cell.victims * per_victim)
 

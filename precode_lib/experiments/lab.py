@@ -10,20 +10,51 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from precode_lib import data, models
-from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE, Recipe
+from precode_lib.attacks import (
+    CPL_PRECODE,
+    DLG,
+    IGA_PRECODE,
+    UNIT_FREE_DLG,
+    Recipe,
+    VictimLBFGS,
+    known_labels,
+)
 from precode_lib.bottleneck import NATS_PER_BIT, with_precode
 from precode_lib.data import Pictures, Splits, victims
 from precode_lib.defenses import Defense, add_noise, prune, prune_globally
 from precode_lib.experiments.cells import AttackCell, Cell, Setup, TrainingCell
+from precode_lib.gradients import Gradients, squared_distance
 from precode_lib.initialisation import pytorch_default
 from precode_lib.validation import closest
 
 T = TypeVar("T")
 
-RECIPES: Mapping[str, Recipe] = {"iga": IGA_PRECODE, "cpl": CPL_PRECODE}
+
+def _times(factor: float, guess: Gradients, target: Gradients) -> Tensor:
+    """The squared distance in other units."""
+    return factor * squared_distance(guess, target)
+
+
+# An attack of a cell; its optimizer gets the cell's learning rate.
+RECIPES: Mapping[str, Recipe] = {
+    "iga": IGA_PRECODE,
+    "cpl": CPL_PRECODE,
+    # The same search on the same distance, in other units: see the table "units".
+    "dlg": DLG,
+    "dlg-e3": replace(DLG, name="DLG on 1e3 D", distance=partial(_times, 1e3)),
+    "dlg-e6": replace(DLG, name="DLG on 1e6 D", distance=partial(_times, 1e6)),
+    "dlg-free": UNIT_FREE_DLG,
+    # The label known, as to IGA, and no pixel moves further than a spread at once.
+    "lbfgs": replace(
+        UNIT_FREE_DLG,
+        name="L-BFGS",
+        labels=known_labels,
+        optimizer=partial(VictimLBFGS, longest=1.0),
+    ),
+}
 # From a generator to the function that changes a gradient.
 PERTURBATIONS: Mapping[str, Callable[[torch.Generator], Defense | None]] = {
     "none": lambda generator: None,
@@ -219,9 +250,10 @@ class Lab:
 
 def recipe(cell: AttackCell) -> Recipe:
     """The attack of a cell."""
+    attack = _named(RECIPES, cell.attack, "attack")
     return replace(
-        _named(RECIPES, cell.attack, "attack"),
-        optimizer=partial(torch.optim.Adam, lr=cell.lr),
+        attack,
+        optimizer=partial(attack.optimizer, lr=cell.lr),
         iterations=cell.iterations,
         patience=cell.patience,
     )

@@ -37,7 +37,15 @@ DEFENSES = {
     "gc-90-global": "pruning 90 %, all in one",
     "precode": "PRECODE",
 }
-ATTACKS = {"iga": "IGA", "cpl": "CPL"}
+ATTACKS = {
+    "iga": "IGA",
+    "cpl": "CPL",
+    "dlg": "DLG, D as it is",
+    "dlg-e3": "DLG, 1,000 D",
+    "dlg-e6": "DLG, 1,000,000 D",
+    "dlg-free": "DLG, in any units",
+    "lbfgs": "L-BFGS, label known",
+}
 METRICS = {
     "mse": "MSE",
     "psnr": "PSNR, dB",

@@ -340,6 +340,20 @@ def _fig7_why(scale: Scale) -> list[Cell]:
     return [*usual, *longest, *other_searches, *noise]
 
 
+def _units(scale: Scale) -> list[Cell]:
+    """DLG on LeNet with two draws of weights, its distance in several units.
+
+    And the same distance, searched without units, where IGA's row is low.
+    """
+    steps = {"lr": 1.0, "iterations": min(40, scale.iterations // 6)}
+    setups = [scale.setup("cifar10", "lenet", "none", init=i) for i in _INITS]
+    attacks = ("dlg", "dlg-e3", "dlg-e6", "dlg-free")
+    made = [scale.attack(s, attack, **steps) for s in setups for attack in attacks]
+    longer = {**steps, "iterations": min(200, scale.iterations // 6)}
+    return [*made, *(scale.attack(s, "lbfgs", **longer) for s in setups)]
+
+
+_INITS = ("published", "pytorch")
 _MLPS, _TWO = ("smlp", "dmlp", "lenet"), ("dmlp", "lenet")
 _PAIR, _FIVE, _FOUR = ("none", "precode"), protocol.DEFENSES, protocol.FEW_DEFENSES
 
@@ -421,6 +435,11 @@ _ALL = [
         "fig7-why",
         "Figure 7 where we differ: other searches, a longer training, the noise",
         _fig7_why,
+    ),
+    Table(
+        "units",
+        "LeNet by the squared distance, in several units",
+        _units,
     ),
     Table(
         "ats",

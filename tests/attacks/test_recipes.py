@@ -15,6 +15,7 @@ from precode_lib.attacks import (
     IDLG,
     IGA,
     IGA_PRECODE,
+    UNIT_FREE_DLG,
     Search,
     VictimLBFGS,
     cpl,
@@ -123,6 +124,26 @@ def test_the_settings_are_the_published_ones():
     assert IGA_PRECODE.patience == CPL_PRECODE.patience == 1_200
     assert CPL_PRECODE.distance is squared_distance
     assert CPL_PRECODE.label_weight > 0
+
+
+def test_only_the_published_dlg_minds_the_units_of_its_distance():
+    scene, unit = make_scene(), 2.0**-30  # a power of two changes no digit
+
+    def small(guess, target):
+        return unit * squared_distance(guess, target)
+
+    def found(recipe, distance):
+        changes = {"labels": known_labels, "iterations": 30}
+        changed = replace(recipe, distance=distance, **changes)
+        return exhausted(Search(scene.seen, changed, generator=seeded()))
+
+    stuck = found(DLG, small)
+    assert (similarity(scene, stuck) < 0.6).all()
+    free = found(UNIT_FREE_DLG, small)
+    assert similarity(scene, free).max() > 0.99
+    same = found(UNIT_FREE_DLG, squared_distance)
+    assert torch.equal(free.images, same.images)
+    assert torch.equal(free.objective, unit * same.objective)
 
 
 def test_the_functions_start_their_recipe_with_changes():

@@ -9,6 +9,7 @@ import torch
 from tiny_cells import ATS, ATTACK, EVERY_KIND, SETUP, TRAINED, TRAINING, of
 
 from precode_lib import data
+from precode_lib.attacks import VictimLBFGS
 from precode_lib.bottleneck import VariationalBottleneck
 from precode_lib.data import MissingDataError, Pictures, Splits, victims
 from precode_lib.experiments import Lab, Setup
@@ -115,6 +116,27 @@ def test_other_names_are_refused_with_a_suggestion(lab):
         lab.perturbation(Setup("photos", "dmlp", "ng2"), torch.Generator())
     with pytest.raises(ValueError, match="no attack 'IGA'; there are iga, cpl"):
         lab_room.recipe(replace(ATTACK, attack="IGA"))
+
+
+def test_an_attack_keeps_its_own_optimizer_with_the_cell_s_learning_rate():
+    iga = lab_room.recipe(replace(ATTACK, attack="iga", lr=0.3)).optimizer
+    assert (iga.func, iga.keywords) == (torch.optim.Adam, {"lr": 0.3})
+    dlg = lab_room.recipe(replace(ATTACK, attack="dlg", lr=0.5)).optimizer
+    assert dlg.func is VictimLBFGS
+    assert dlg.keywords == {"lr": 0.5, "absolute": True}
+
+
+@pytest.mark.parametrize(("attack", "factor"), [("dlg-e3", 1e3), ("dlg-e6", 1e6)])
+def test_dlg_in_other_units_is_dlg_but_for_a_factor(attack, factor):
+    published = lab_room.recipe(replace(ATTACK, attack="dlg"))
+    other = lab_room.recipe(replace(ATTACK, attack=attack))
+    pair = [from_list(["w"], [torch.rand(3, 5)]) for _ in range(2)]
+    torch.testing.assert_close(
+        other.distance(*pair), factor * published.distance(*pair)
+    )
+    same = {"distance": published.distance, "name": published.name}
+    assert replace(other, **same, optimizer=published.optimizer) == published
+    assert other.optimizer.keywords == published.optimizer.keywords
 
 
 def test_the_paper_s_victims_are_taken_where_they_are(fresh, small_cifar, monkeypatch):
