@@ -5,6 +5,7 @@ import torch
 from marking import assert_refused, assert_right
 
 from precode_lib.checks import evidence as check
+from precode_lib.checks.evidence import figure5
 
 RIGHT = (245, 163, 18.75, 81.25)
 
@@ -99,10 +100,11 @@ def test_the_rule_of_three_alone_is_not_enough_for_few_victims():
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        (0.5, "one step back"),
-        (0.3, "still ahead"),
-        (0.6, "this is the paper's"),
-        (0.2, "compare the two counts"),
+        (0.5, "all seeds together"),
+        (0.3, "at the next step"),
+        (0.6, "the three seeds disagree"),
+        (0.2, "seed by seed"),
+        (0.7, "seed by seed"),
     ],
 )
 def test_a_wrong_threshold_is_told_where_to_go(value, hint):
@@ -113,3 +115,10 @@ def test_a_wrong_threshold_is_told_where_to_go(value, hint):
 def test_the_open_question_wants_some_sentences():
     assert_refused(check.printed_strengths, "A typo.", hint="words are few")
     assert_right(check.printed_strengths, " ".join(f"reason{i}" for i in range(30)))
+
+
+def test_the_counts_that_the_solution_names_are_those_of_the_files():
+    dmlp, lenet = (torch.stack([s for s, _ in runs]) for runs in figure5().values())
+    counts = [[int((s >= 0.6).sum()) for s in row] for row in (dmlp, lenet)]
+    assert counts == [[1, 1, 2], [3, 1, 0]]
+    assert [int((row >= 0.5).sum()) for row in (dmlp, lenet)] == [11, 7]
