@@ -26,7 +26,7 @@ def expect(condition: bool, message: str, *, hint: str) -> None:
 def expect_repeatable(learner: Callable, *inputs: Any) -> Any:
     """The answer to these inputs, of a function that uses no noise of its own."""
     came, again = learner(*inputs), learner(*inputs)
-    one, other = (_numbers(answer) for answer in (came, again))
+    one, other = (numbers_of(answer) for answer in (came, again))
     if one is not None and other is not None:
         # NaN is no noise: it is a typical mistake, for others to name.
         same = _agree(one, other, rtol=0, atol=0)
@@ -125,7 +125,7 @@ def expect_choice(
 
 
 def _as_tensor(came: Any, what: str, expected: Tensor) -> Tensor:
-    numbers = _numbers(came)
+    numbers = numbers_of(came)
     is_list = isinstance(came, list | tuple)
     if numbers is None or (is_list and not expected.ndim):
         wanted = f"{what} should be {_name(expected)}"
@@ -138,7 +138,7 @@ def _as_tensor(came: Any, what: str, expected: Tensor) -> Tensor:
     return numbers
 
 
-def _numbers(value: Any) -> Tensor | None:
+def numbers_of(value: Any) -> Tensor | None:
     """A number, or lists of numbers and tensors, as a tensor; None of anything else."""
     if isinstance(value, Tensor):
         return value
@@ -154,7 +154,7 @@ def _numbers(value: Any) -> Tensor | None:
 
 
 def _real_or_complex(value: Any) -> Tensor:
-    numbers = _numbers(value)
+    numbers = numbers_of(value)
     if numbers is None:
         raise TypeError("no numbers")
     return numbers if numbers.is_complex() else numbers.to(torch.float64)

@@ -161,13 +161,12 @@ def masked(learner, generator):
         masks = 10 * torch.randn(num_clients, num_clients, 4, generator=generator)
         above = torch.ones(num_clients, num_clients).triu(1)[..., None] * masks
         plus, minus = above.sum(1), above.sum(0)
-        came = learner(messages, masks)
         hint = (
             "of each pair the client with the smaller number adds the mask, the "
             "other one subtracts the same."
         )
-        expect_close(
-            came,
+        came = expect_close(
+            learner(messages, masks),
             messages + plus - minus,
             what="what the clients send",
             given={"messages": messages, "masks": masks},

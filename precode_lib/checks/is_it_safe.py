@@ -15,8 +15,16 @@ from precode_lib.federated import observe
 from precode_lib.metrics import score
 from precode_lib.models import smlp
 
+from .draws import drawn
 from .exercise import exercise
-from .expectations import expect, expect_choice, expect_close, expect_number
+from .expectations import (
+    expect,
+    expect_choice,
+    expect_close,
+    expect_number,
+    listed,
+    numbers_of,
+)
 from .texts import open_question
 
 LEVELS = [0, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1]
@@ -121,11 +129,36 @@ def label_without_bias(learner, generator):
 def seen_alone(learner, generator):
     """Try batches of which some, all or none of the pictures can be seen alone."""
     for alone, batch in [([0, 2], 3), ([0, 1, 2, 3], 4), ([], 2), ([1], 2)]:
-        pictures = torch.randn(batch, 12, generator=generator)
-        delta = _deltas(alone, batch, generator)
+        draw = partial(_pictures_and_deltas, alone, batch, generator)
+        pictures, delta = drawn(draw, _differs_from_mixtures)
         dW, db = delta @ pictures, delta.sum(1)
         came = learner(dW, db)
         _expect_pictures(came, pictures[alone], dW, db)
+
+
+def _pictures_and_deltas(
+    alone: list[int], batch: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    # On a grid, so that quotients rounded to any place agree where their pictures do.
+    tenths = (10 * torch.randn(batch, 12, generator=generator)).round()
+    return tenths / 10 + 0.02, _deltas(alone, batch, generator)
+
+
+def _differs_from_mixtures(case: tuple[Tensor, Tensor]) -> bool:
+    """Whether quotients agree only where they are of the same picture."""
+    pictures, delta = case
+    delta = delta[delta.abs().sum(1) > 0]
+    total = delta.sum(1, keepdim=True)
+    if total.abs().min() < 0.05:  # hardly a unit that was on
+        return False
+    quotients = delta / total @ pictures
+    largest = quotients.abs().amax(1)
+    apart = (quotients[:, None] - quotients).abs().amax(2)
+    is_close = apart < 0.1 * (1 + torch.maximum(largest[:, None], largest))
+    shown = delta != 0
+    is_same = (shown[:, None] == shown).all(2) & (shown.sum(1) == 1)
+    is_same.fill_diagonal_(True)
+    return bool((is_same | ~is_close).all())
 
 
 def _deltas(alone: list[int], batch: int, generator: torch.Generator) -> Tensor:
@@ -146,13 +179,7 @@ def _deltas(alone: list[int], batch: int, generator: torch.Generator) -> Tensor:
 
 def _expect_pictures(came: Any, right: Tensor, dW: Tensor, db: Tensor) -> None:
     wanted = f"{len(right)} pictures here, a tensor of shape {tuple(right.shape)}"
-    is_table = isinstance(came, Tensor) and came.ndim == 2
-    expect(
-        is_table and came.shape[1] == dW.shape[1],
-        f"the result should be {wanted}; got "
-        f"{tuple(came.shape) if isinstance(came, Tensor) else came!r}.",
-        hint="torch.stack the pictures; of none, torch.zeros(0, n).",
-    )
+    came = _as_table(came, wanted, dW.shape[1])
     expect(
         bool(came.isfinite().all()),
         "the result holds NaN or infinity.",
@@ -177,6 +204,21 @@ def _expect_pictures(came: Any, right: Tensor, dW: Tensor, db: Tensor) -> None:
         hint="compare every two rows, wherever they stand, with some tolerance for "
         "rounding.",
     )
+
+
+def _as_table(came: Any, wanted: str, num_pixels: int) -> Tensor:
+    """Pictures from whatever holds them; of none, an empty list is as good."""
+    table = numbers_of(listed(came) if isinstance(came, frozenset) else came)
+    if table is not None and not table.numel():
+        table = torch.zeros(0, num_pixels)
+    is_table = table is not None and table.ndim == 2 and not table.is_complex()
+    shown = tuple(table.shape) if table is not None else f"{came!r:.60}"
+    expect(
+        is_table and table.shape[1] == num_pixels,
+        f"the result should be {wanted}; got {shown}.",
+        hint="torch.stack the pictures; of none, torch.zeros(0, n).",
+    )
+    return table
 
 
 @cache

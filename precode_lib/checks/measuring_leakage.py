@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import permutations
+from math import prod
 
 import torch
 from torch import Generator, Tensor
@@ -85,6 +86,7 @@ def _windows(generator: Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
     image, other = (x - 0.5) / 0.25, (x + noise - 0.5) / 0.25
     yield image, other, 4.0
     yield image + 0.3, -image - 0.3, 4.0
+    yield x, (1 - x + 0.3 * noise).clamp(0, 1), 1.0  # SSIM is negative
     yield torch.full_like(x, 0.5), torch.full_like(x, 0.4), 1.0
 
 
@@ -121,6 +123,9 @@ def window_ssim(learner, generator):
                 "sample variances divide by 48, as .var() does.": (
                     _window_ssim(x, y, span, n=49).item()
                 ),
+                "SSIM can be negative, as of a picture's negative; leave it so.": (
+                    max(0.0, right.item())
+                ),
                 "without the constants; a flat window then divides by zero.": (
                     _window_ssim(x, y, 0.0).item()
                 ),
@@ -146,7 +151,8 @@ def _similarities(generator: Generator) -> Iterator[Tensor]:
     yield fits + 0.04 * torch.rand(5, 5, generator=generator)
     yield around([0.9, 0.2], [0.7, 0.3])
     yield around([0.9, 0.7], [0.8, 0.1])
-    yield around([0.96, 0.61], [0.61, 0.45])
+    yield around([0.96, 0.61], [0.61, 0.32])  # another order has the largest product
+    yield around([0.9, 0.62], [0.62, 0.25])  # and here, of squares
     yield torch.rand(4, 4, generator=generator, dtype=torch.float64)
 
 
@@ -159,14 +165,14 @@ def _greedy(table: Tensor) -> list[float]:
     return found
 
 
-def _paired(table: Tensor, worth) -> list[float]:
+def _paired(table: Tensor, worth, total=sum) -> list[float]:
     """The pairs of which the worth adds up to most, by trying all orders."""
     rows = range(len(table))
     orders = (
         [table[i, j].item() for i, j in zip(rows, o, strict=True)]
         for o in permutations(rows)
     )
-    return max(orders, key=lambda pairs: sum(map(worth, pairs)))
+    return max(orders, key=lambda pairs: total(map(worth, pairs)))
 
 
 @exercise
@@ -191,6 +197,12 @@ def success_rate(learner, generator):
                 "this is the best order for the *number* of successes; the one that "
                 "fits best is asked for, before anyone looks at a threshold.": (
                     rate(_paired(table, lambda s: s >= 0.6))
+                ),
+                "the largest *sum* is asked for, not the largest product.": (
+                    rate(_paired(table, lambda s: s, prod))
+                ),
+                "the largest sum of SSIM is asked for, not of its squares.": (
+                    rate(_paired(table, lambda s: s * s))
                 ),
                 "each answer belongs to one picture: here one is used twice.": (
                     rate(table.amax(1).tolist())

@@ -17,7 +17,13 @@ from precode_lib.metrics import score
 from precode_lib.models import lenet, mlp
 
 from .exercise import exercise
-from .expectations import expect, expect_choice, expect_close, expect_number
+from .expectations import (
+    expect,
+    expect_choice,
+    expect_close,
+    expect_number,
+    listed,
+)
 from .texts import open_question
 
 ARRANGEMENTS = {
@@ -98,13 +104,11 @@ def before_the_noise(learner, generator):
     for model in [*models, with_precode(convolutional, before="fc")]:
         names = names_of(model)
         right = _before_the_noise(names)
-        came = learner(names)
-        is_list = isinstance(came, list | tuple) and all(
-            isinstance(name, str) for name in came
-        )
+        answer = learner(names)
+        came = listed(answer)
         expect(
-            is_list,
-            f"the result should be a list of names; got {came!r}.",
+            came is not None and all(isinstance(name, str) for name in came),
+            f"the result should be a list of names; got {answer!r:.60}.",
             hint="choose from the list that you are given.",
         )
         if sorted(came) == sorted(right):

@@ -20,7 +20,7 @@ from precode_lib.metrics import score
 from precode_lib.models import smlp
 
 from .exercise import exercise
-from .expectations import expect, expect_close, expect_number
+from .expectations import expect, expect_close, expect_number, listed, whole
 from .texts import open_question
 
 # The table of the exercise by hand: accuracy, then the SSIM of each attacker.
@@ -68,7 +68,9 @@ def by_hand(leaks, front, later, generator):
 
 
 def _expect_rows(came: Any, right: list[int], what: str, leaks: Tensor) -> None:
-    letters = set(came.upper()) - set(", ") if isinstance(came, str) else {""}
+    items = [came] if isinstance(came, str) else listed(came) or [None]
+    is_text = all(isinstance(item, str) for item in items)
+    letters = set("".join(items).upper()) - set(", ") if is_text else {""}
     expect(
         bool(letters) and letters <= set(ROWS),
         f'{what} should be letters in a string, such as "AC"; got {came!r:.40}.',
@@ -84,10 +86,10 @@ def _expect_rows(came: Any, right: list[int], what: str, leaks: Tensor) -> None:
             hint = f"{name} is missing: which row leaks less and learns as much?"
         else:
             continue
-        listed = ", ".join(
+        shown = ", ".join(
             f"{n} {leak:.1f}" for n, leak in zip(ROWS, leaks, strict=True)
         )
-        expect(False, f"{what}: not {came!r}. The leaks are {listed}.", hint=hint)
+        expect(False, f"{what}: not {came!r}. The leaks are {shown}.", hint=hint)
 
 
 def _front(leaks: Tensor, accuracies: Tensor) -> list[int]:
@@ -170,16 +172,14 @@ def _rounded(values: Sequence[float]) -> list[float]:
 
 
 def _as_rows(came: Any) -> list[int]:
-    came = came.tolist() if isinstance(came, Tensor) else came
-    is_listed = isinstance(came, list | tuple) and all(
-        isinstance(row, int) and not isinstance(row, bool) for row in came
-    )
+    items = listed(came)
+    rows = None if items is None else [whole(item) for item in items]
     expect(
-        is_listed,
+        rows is not None and None not in rows,
         f"the result should be a list of row numbers, got {came!r:.60}.",
         hint="count rows from 0, and return the numbers of those that stay.",
     )
-    return sorted(came)
+    return sorted(rows)
 
 
 def _wrong_fronts(leaks: Tensor, accuracies: Tensor) -> Iterator[tuple[str, list[int]]]:

@@ -3,7 +3,7 @@
 from math import sqrt
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from .exercise import exercise
@@ -128,7 +128,7 @@ def _wrong_losses(logits: Tensor, labels: Tensor, kls: list, betas: list) -> dic
 def mean_prediction(learner, generator):
     """Try many draws, few, and a single one."""
     for draws, sharpness in [(3, 6.0), (8, 4.0), (1, 2.0)]:
-        logits = sharpness * torch.randn(draws, 100, 5, generator=generator)
+        logits = _clear_logits(sharpness, draws, generator)
         votes = F.one_hot(logits.argmax(2), 5).sum(0)
         expect_close(
             learner(logits),
@@ -151,6 +151,20 @@ def mean_prediction(learner, generator):
                 ),
             },
         )
+
+
+def _clear_logits(sharpness: float, draws: int, generator: Generator) -> Tensor:
+    """Logits (draws, 100, 5) whose most likely class no rounding decides."""
+    logits = sharpness * torch.randn(draws, 100, 5, generator=generator)
+    while (is_close := _is_close(logits)).any():
+        size = (draws, int(is_close.sum()), 5)
+        logits[:, is_close] = sharpness * torch.randn(size, generator=generator)
+    return logits
+
+
+def _is_close(logits: Tensor) -> Tensor:
+    first, second = logits.softmax(2).mean(0).topk(2, dim=1).values.T
+    return first - second < 1e-3
 
 
 def comparisons(num_pictures: int) -> Tensor:

@@ -16,7 +16,7 @@ from precode_lib.metrics import score
 from precode_lib.models import smlp
 
 from .exercise import exercise
-from .expectations import expect, expect_close, expect_number
+from .expectations import expect, expect_close, expect_number, listed, whole
 from .texts import open_question
 
 COLUMNS = [0, 4, 8, 12, 16, 20, 24, 28]
@@ -162,7 +162,7 @@ def _draw(high: int, count: int, generator: Generator) -> list[int]:
 def _steps_of_each(came: Any) -> list[Steps]:
     """The outcomes as tuples of pairs, in whatever lists they came."""
     try:
-        return [tuple((int(i), int(s)) for i, s in steps) for steps in came]
+        return [tuple(map(_pair, _in_order(steps))) for steps in listed(came)]
     except (TypeError, ValueError):
         expect(
             False,
@@ -171,6 +171,19 @@ def _steps_of_each(came: Any) -> list[Steps]:
             hint="the example in the docstring.",
         )
         raise
+
+
+def _in_order(value: Any) -> list:
+    if isinstance(value, frozenset):
+        raise TypeError("a set has no order")
+    return listed(value)
+
+
+def _pair(step: Any) -> tuple[int, int]:
+    operation, sign = map(whole, _in_order(step))
+    if operation is None or sign is None:
+        raise TypeError("no whole numbers")
+    return operation, sign
 
 
 def _expect_outcomes(came: list[Steps], right: list[Steps], policy: list) -> None:

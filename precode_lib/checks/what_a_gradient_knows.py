@@ -1,7 +1,9 @@
 """Markers for the exercises on what a gradient knows."""
 
+from functools import partial
+
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from precode_lib.attacks.closed_form import invert_linear, largest_row
@@ -11,6 +13,7 @@ from precode_lib.federated import observe
 from precode_lib.metrics import score
 from precode_lib.models import smlp
 
+from .draws import drawn
 from .exercise import exercise
 from .expectations import expect_close, expect_number
 from .texts import open_question
@@ -95,8 +98,9 @@ def label(learner, generator):
     """Try every class, in networks from ignorant to sure."""
     for num_classes, sharpness in [(10, 0.1), (3, 2.0), (2, 6.0)]:
         for right in range(num_classes):
-            logits = sharpness * torch.randn(num_classes, generator=generator)
-            db = logits.softmax(0) - F.one_hot(torch.tensor(right), num_classes)
+            draw = partial(_bias_gradient, num_classes, right, sharpness, generator)
+            # A probability that rounds to 1 leaves no entry negative.
+            db = drawn(draw, lambda db, right=right: db[right] < -1e-3)
             expect_number(
                 learner(db),
                 right,
@@ -113,6 +117,13 @@ def label(learner, generator):
                     ),
                 },
             )
+
+
+def _bias_gradient(
+    num_classes: int, label: int, sharpness: float, generator: Generator
+) -> Tensor:
+    logits = sharpness * torch.randn(num_classes, generator=generator)
+    return logits.softmax(0) - F.one_hot(torch.tensor(label), num_classes)
 
 
 def leak_through_noise(photo: Pictures, sigma: float) -> Tensor:

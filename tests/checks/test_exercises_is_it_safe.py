@@ -78,7 +78,7 @@ def agreeing(dW, db, *, once=True):
         (lambda dW, db: agreeing(dW, db) * 1.5, "keep what two rows agree"),
         (lambda dW, db: agreeing(dW, db)[0], "torch.stack the pictures"),
         (lambda dW, db: 3, "torch.stack the pictures"),
-        (lambda dW, db: [], "torch.stack the pictures"),
+        (lambda dW, db: [], "compare every two rows"),
     ],
 )
 def test_wrong_pictures_of_a_batch_are_told_what_they_are(learner, hint):

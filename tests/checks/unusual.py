@@ -1,0 +1,724 @@
+"""Right answers as students write them who do not write ours.
+
+In numpy, in double and in single precision, with loops, with lists; other ways to the
+same value. Two for each function, by chapter and exercise.
+"""
+
+import copy
+import itertools
+import math
+import statistics
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def _array(value):
+    """Doubles of numpy; lists and dicts of tensors stay such."""
+    if isinstance(value, torch.Tensor):
+        return value.double().numpy() if value.is_floating_point() else value.numpy()
+    if isinstance(value, list | tuple):
+        return [_array(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _array(item) for key, item in value.items()}
+    return value
+
+
+def in_numpy(function):
+    """The function with arrays for tensors."""
+    return lambda *inputs: function(*map(_array, inputs))
+
+
+def _softmax(logits, axis=-1):
+    powers = np.exp(logits - logits.max(axis, keepdims=True))
+    return powers / powers.sum(axis, keepdims=True)
+
+
+def _cosine(one, other):
+    return one @ other / (np.sqrt(one @ one) * np.sqrt(other @ other))
+
+
+# what_a_gradient_knows
+
+
+def mean_of_rows(dW, db):
+    """Every row that is on, weighted by its bias."""
+    weights = np.abs(db)
+    on = weights > 0
+    return (weights[on, None] * dW[on] / db[on, None]).sum(0) / weights.sum()
+
+
+def first_row_in_lists(dW, db):
+    for row, slope in zip(dW.tolist(), db.tolist(), strict=True):
+        if slope != 0:
+            return [entry / slope for entry in row]
+    raise ValueError("no unit was on")
+
+
+def only_negative(db):
+    return (db < 0).nonzero().item()
+
+
+def by_loop(db):
+    return next(i for i, slope in enumerate(db.tolist()) if slope < -1e-6)
+
+
+# labels
+
+
+def odd_sign_out(dW):
+    """By the sign of each row along the first right singular vector."""
+    _, _, directions = np.linalg.svd(dW)
+    signs = np.sign(dW @ directions[0])
+    rare = -1 if (signs < 0).sum() == 1 else 1
+    return np.flatnonzero(signs == rare)[0]
+
+
+def against_all_others(dW):
+    """The row whose products with the others are negative."""
+    products = (dW @ dW.T).fill_diagonal_(0)
+    return float(products.sum(1).argmin())
+
+
+def counts_by_brute_force(g, p, B):
+    expected = B * (p - g)
+    lowest = [max(0, math.ceil(-B * slope - 1e-5)) for slope in g.tolist()]
+    tries = itertools.product(*(range(low, B + 1) for low in lowest))
+    sums = [counts for counts in tries if sum(counts) == B]
+    return list(
+        min(sums, key=lambda counts: ((expected - np.array(counts)) ** 2).sum())
+    )
+
+
+def counts_in_doubles(g, p, B):
+    expected = B * (p - g)
+    counts = np.maximum(np.ceil(-B * g - 1e-3), 0).astype(int)
+    while counts.sum() < B:
+        counts[np.argmax(expected - counts)] += 1
+    return counts
+
+
+# federated_learning
+
+
+def fedavg_in_numpy(theta, clients, lr, steps):
+    ends = []
+    for X, t in clients:
+        own = theta.copy()
+        for _ in range(steps):
+            own -= lr * X.T @ (X @ own - t) / len(t)
+        ends.append(own)
+    sizes = [len(t) for _, t in clients]
+    return np.average(ends, axis=0, weights=sizes)[::-1][::-1]
+
+
+def fedavg_by_autograd(theta, clients, lr, steps):
+    new = torch.zeros_like(theta)
+    total = sum(len(t) for _, t in clients)
+    for X, t in clients:
+        own = theta.clone().requires_grad_()
+        optimizer = torch.optim.SGD([own], lr=lr)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            F.mse_loss(X @ own, t).div(2).backward()
+            optimizer.step()
+        new += len(t) / total * own.detach()
+    return list(new)
+
+
+def masked_by_einsum(messages, masks):
+    V = len(messages)
+    signs = np.triu(np.ones((V, V)), 1)
+    plus = np.einsum("vw,vwn->vn", signs, masks)
+    return messages + plus - np.einsum("vw,vwn->wn", signs, masks)
+
+
+def masked_as_a_list_of_tensors(messages, masks):
+    sent = [message.clone() for message in messages]
+    for v, w in itertools.combinations(range(len(sent)), 2):
+        sent[v], sent[w] = sent[v] + masks[v, w], sent[w] - masks[v, w]
+    return sent
+
+
+# searching_for_the_picture
+
+
+def distance_in_numpy(W, b, x, y, dW, db):
+    delta = _softmax(W @ x + b) - _softmax(y)
+    return ((np.outer(delta, x) - dW) ** 2).sum() + ((delta - db) ** 2).sum()
+
+
+def distance_by_autograd(W, b, x, y, dW, db):
+    W, b = W.clone().requires_grad_(), b.clone().requires_grad_()
+    loss = -(y.softmax(0) * (W @ x + b).log_softmax(0)).sum()
+    guess = torch.autograd.grad(loss, [W, b])
+    pairs = zip(guess, (dW, db), strict=True)
+    return sum(F.mse_loss(a, c, reduction="sum") for a, c in pairs).detach()
+
+
+def _sigmoid_gradient(theta, x, label):
+    W1, b1, W2, b2 = theta
+    h = 1 / (1 + np.exp(-(W1 @ x + b1)))
+    out = _softmax(W2 @ h + b2) - label
+    hidden = (W2.T @ out) * h * (1 - h)
+    return np.outer(hidden, x), hidden, np.outer(out, h), out
+
+
+def slope_by_differences(theta, x, label, g):
+    def distance(at):
+        pairs = zip(_sigmoid_gradient(theta, at, label), g, strict=True)
+        return sum(((a - c) ** 2).sum() for a, c in pairs)
+
+    steps = 1e-6 * np.eye(len(x))
+    return [(distance(x + step) - distance(x - step)) / 2e-6 for step in steps]
+
+
+def slope_by_a_function(theta, x, label, g):
+    def distance(x):
+        W1, b1, W2, b2 = theta
+        h = torch.sigmoid(W1 @ x + b1)
+        out = (W2 @ h + b2).softmax(0) - label
+        hidden = (W2.T @ out) * h * (1 - h)
+        guess = torch.outer(hidden, x), hidden, torch.outer(out, h), out
+        return sum((a - c).pow(2).sum() for a, c in zip(guess, g, strict=True))
+
+    return torch.autograd.functional.jacobian(distance, x)
+
+
+# matching_directions
+
+
+def direction_in_numpy(guess, target, image, alpha):
+    one, other = (np.concatenate([part.ravel() for part in g]) for g in (guess, target))
+    tv = np.abs(np.diff(image, axis=2)).mean() + np.abs(np.diff(image, axis=1)).mean()
+    return 1 - _cosine(one, other) + alpha * tv
+
+
+def direction_by_sums(guess, target, image, alpha):
+    inner = sum((a * b).sum() for a, b in zip(guess, target, strict=True))
+    lengths = [sum(part.pow(2).sum() for part in g).sqrt() for g in (guess, target)]
+    across = (image[:, :, 1:] - image[:, :, :-1]).abs().mean()
+    down = (image[:, 1:] - image[:, :-1]).abs().mean()
+    return (1 - inner / lengths[0] / lengths[1] + alpha * (across + down)).item()
+
+
+def step_in_numpy(x, slope, lr, lower, upper):
+    moved = x - lr * np.sign(slope)
+    return np.clip(moved, lower[:, None, None], upper[:, None, None])[::-1][::-1]
+
+
+def step_by_loops(x, slope, lr, lower, upper):
+    channels = []
+    for pixels, slopes, low, high in zip(x, slope, lower, upper, strict=True):
+        ups, downs = (slopes < 0).to(x), (slopes > 0).to(x)
+        moved = pixels + lr * ups - lr * downs
+        channels.append(torch.where(moved > high, high, moved).maximum(low))
+    return channels
+
+
+# label_as_anchor
+
+
+def anchored_in_numpy(guess, shared, logits, label, alpha):
+    match = sum(((a - b) ** 2).sum() for a, b in zip(guess, shared, strict=True))
+    return match + alpha * ((logits - np.eye(len(logits))[label]) ** 2).sum()
+
+
+def anchored_in_single(guess, shared, logits, label, alpha):
+    pairs = zip(guess, shared, strict=True)
+    match = sum(F.mse_loss(a.float(), b.float(), reduction="sum") for a, b in pairs)
+    onehot = F.one_hot(torch.tensor(label), len(logits))
+    return match + alpha * (logits.float() - onehot).norm() ** 2
+
+
+def filled_by_tile(patch, height, width):
+    size = patch.shape[1]
+    times = (1, -(-height // size), -(-width // size))
+    return np.tile(patch, times)[:, :height, :width]
+
+
+def filled_by_loops(patch, height, width):
+    size = patch.shape[1]
+    return [
+        [[layer[i % size][j % size] for j in range(width)] for i in range(height)]
+        for layer in patch.tolist()
+    ]
+
+
+# easy_and_hard
+
+
+def batch_by_einsum(delta, x):
+    return np.einsum("bm,bn->mn", delta, x) / len(x), np.mean(delta, 0)
+
+
+def batch_by_loops(delta, x):
+    pairs = list(zip(delta, x, strict=True))
+    dW = sum(torch.outer(d, each) for d, each in pairs) / len(pairs)
+    return [dW, [sum(column) / len(pairs) for column in delta.T.tolist()]]
+
+
+def paired_in_numpy(a, b):
+    change = b - a
+    return np.array([change.mean(), change.std(ddof=1) / np.sqrt(len(change))])
+
+
+def paired_by_statistics(a, b):
+    change = [y - x for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    return statistics.mean(change), statistics.stdev(change) / len(change) ** 0.5
+
+
+# measuring_leakage
+
+
+def ssim_by_cov(x, y, span):
+    (var_x, cov), (_, var_y) = np.cov(x.ravel(), y.ravel())
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    above = (2 * x.mean() * y.mean() + c1) * (2 * cov + c2)
+    return above / (x.mean() ** 2 + y.mean() ** 2 + c1) / (var_x + var_y + c2)
+
+
+def ssim_by_skimage(x, y, span):
+    from skimage.metrics import structural_similarity
+
+    return structural_similarity(x, y, data_range=span, win_size=7)
+
+
+def rate_by_assignment(similarity):
+    from scipy.optimize import linear_sum_assignment
+
+    return (similarity[linear_sum_assignment(-similarity)] >= 0.6).mean()
+
+
+def rate_by_recursion(similarity):
+    table = similarity.tolist()
+
+    def best(row, left):
+        if row == len(table):
+            return 0.0, 0
+        found = []
+        for column in left:
+            total, successes = best(row + 1, left - {column})
+            value = table[row][column]
+            found.append((total + value, successes + (value >= 0.6)))
+        return max(found)
+
+    return best(0, frozenset(range(len(table))))[1] / len(table)
+
+
+# noise
+
+
+def rows_by_lstsq(dW, db):
+    return np.linalg.lstsq(db[:, None], dW, rcond=None)[0][0]
+
+
+def rows_by_pinv_in_single(dW, db):
+    return (torch.linalg.pinv(db[:, None].float()) @ dW.float())[0]
+
+
+def mean_by_renorm(gradients, limit, multiplier, noise):
+    clipped = torch.renorm(gradients, p=2, dim=0, maxnorm=limit)
+    return (clipped.sum(0) + multiplier * limit * noise) / len(gradients)
+
+
+def mean_by_loops(gradients, limit, multiplier, noise):
+    total = multiplier * limit * noise
+    for row in gradients:
+        length = math.sqrt(row @ row)
+        total = total + (row if length <= limit else row * limit / length)
+    return total / len(gradients)
+
+
+# compression
+
+
+def pruned_by_argpartition(gradient, ratio):
+    flat = gradient.ravel().copy()
+    num = math.floor(ratio * flat.size)
+    flat[np.argpartition(np.abs(flat), num)[:num]] = 0
+    return flat.reshape(gradient.shape).tolist()
+
+
+def pruned_by_topk(gradient, ratio):
+    flat = gradient.flatten()
+    kept = flat.abs().topk(len(flat) - int(ratio * len(flat))).indices
+    return torch.zeros_like(flat).index_copy(0, kept, flat[kept]).view_as(gradient)
+
+
+def quantised_by_rint(gradient, bits):
+    step = np.abs(gradient).max() / (2 ** (bits - 1) - 1)
+    return np.rint(gradient / step) * step if step else gradient
+
+
+def quantised_in_single(gradient, bits):
+    g = gradient.float()
+    step = g.abs().max() / (2 ** (bits - 1) - 1)
+    return (torch.floor(g / step + 0.5) * step).nan_to_num()
+
+
+# transformations
+
+
+def shifted_by_padding(pixels, columns):
+    width = pixels.shape[-1]
+    near = max(-width, min(width, columns))
+    return F.pad(pixels, (max(0, -near), max(0, near)))[
+        ..., max(0, near) : max(0, near) + width
+    ]
+
+
+def shifted_in_a_mirror(pixels, columns):
+    """For columns to the right: mirrored, shifted to the left, mirrored back."""
+    turned = pixels[..., ::-1] if columns < 0 else pixels
+    moved = np.zeros_like(turned)
+    away = min(abs(columns), turned.shape[-1])
+    moved[..., : turned.shape[-1] - away] = turned[..., away:]
+    return moved[..., ::-1] if columns < 0 else moved
+
+
+def outcomes_as_a_set(policy, signed):
+    found = set()
+    for row in policy:
+        for signs in itertools.product((-1, 1), repeat=len(row)):
+            steps = zip(row, signs, strict=True)
+            found.add(tuple((i, s if i in signed else 1) for i, s in steps))
+    return found
+
+
+def outcomes_as_keys(policy, signed):
+    return dict.fromkeys(sorted(outcomes_as_a_set(policy, signed))).keys()
+
+
+def outcomes_as_arrays(policy, signed):
+    return [np.array(steps) for steps in outcomes_as_a_set(policy, signed)]
+
+
+# the_bill
+
+
+def leak_in_numpy(ssim):
+    return np.max(ssim, axis=1).mean(-1)
+
+
+def leak_by_lists(ssim):
+    means = []
+    for defense in ssim.tolist():
+        best = [max(values) for values in zip(*defense, strict=True)]
+        means.append(sum(best) / len(best))
+    return means
+
+
+def front_by_flatnonzero(leaks, accuracies):
+    leak, gain = np.array(leaks), np.array(accuracies)
+    as_good = (leak[:, None] <= leak) & (gain[:, None] >= gain)
+    better = (leak[:, None] < leak) | (gain[:, None] > gain)
+    return list(np.flatnonzero(~(as_good & better).any(0)))
+
+
+def front_as_a_set(leaks, accuracies):
+    rows = list(zip(leaks, accuracies, strict=True))
+    return {
+        float(j)
+        for j, (leak, gain) in enumerate(rows)
+        if not any(a <= leak and b >= gain and (a, b) != (leak, gain) for a, b in rows)
+    }
+
+
+# bottleneck
+
+
+def sample_by_logaddexp(encoded, epsilon):
+    mean, raw = np.split(encoded, 2, axis=1)
+    return mean + np.logaddexp(0, raw) * epsilon
+
+
+def sample_by_loops(encoded, epsilon):
+    k = epsilon.shape[1]
+    rows = zip(encoded.tolist(), epsilon.tolist(), strict=True)
+    return [
+        [
+            row[j] + (max(row[k + j], 0) + math.log1p(math.exp(-abs(row[k + j])))) * e
+            for j, e in enumerate(noise)
+        ]
+        for row, noise in rows
+    ]
+
+
+def kl_in_numpy(mu, s):
+    return 0.5 * (mu**2 + s**2 - np.log(s**2) - 1).sum(1)
+
+
+def kl_by_distributions(mu, s):
+    normal = torch.distributions.Normal
+    pair = normal(mu, s), normal(torch.zeros_like(mu), torch.ones_like(s))
+    return list(torch.distributions.kl_divergence(*pair).sum(1))
+
+
+# any_model
+
+
+def forward_in_numpy(features, weights, noise):
+    flat = features.reshape(len(features), -1)
+    encoded = flat @ weights["encoder.weight"].T + weights["encoder.bias"]
+    k = noise.shape[1]
+    code = encoded[:, :k] + np.log1p(np.exp(encoded[:, k:])) * noise
+    decoded = code @ weights["decoder.weight"].T + weights["decoder.bias"]
+    return decoded.reshape(features.shape)
+
+
+def forward_by_layers(features, weights, noise):
+    n, k = features[0].numel(), noise.shape[1]
+    layers = nn.ModuleDict({"encoder": nn.Linear(n, 2 * k), "decoder": nn.Linear(k, n)})
+    layers.load_state_dict(weights)
+    with torch.no_grad():
+        encoded = layers["encoder"](features.flatten(1))
+        code = torch.addcmul(encoded[:, :k], F.softplus(encoded[:, k:]), noise)
+        return list(layers["decoder"](code).unflatten(1, features.shape[1:]))
+
+
+def insert_by_walking(model, name, module):
+    """Goes down by getattr, and builds the pair by add_module."""
+    model = copy.deepcopy(model)
+    *path, last = name.split(".")
+    parent = model
+    for part in path:
+        parent = getattr(parent, part)
+    pair = nn.Sequential()
+    pair.add_module("bottleneck", module)
+    pair.add_module("layer", getattr(parent, last))
+    parent._modules[last] = pair
+    return model
+
+
+def insert_by_rebuilding(model, name, module):
+    """Every layer that was is copied into a new Sequential."""
+
+    def rebuilt(part, path):
+        if path == name:
+            return nn.Sequential(OrderedDict(bottleneck=module, layer=part))
+        if not name.startswith(path):
+            return part
+        children = {
+            n: rebuilt(child, f"{path}.{n}".lstrip("."))
+            for n, child in part.named_children()
+        }
+        return nn.Sequential(OrderedDict(children))
+
+    return rebuilt(copy.deepcopy(model), "")
+
+
+# attacking
+
+
+def heard_in_numpy(guesses, target, keep):
+    def flat(g):
+        return np.concatenate([g[name].ravel() for name in keep])
+
+    return np.mean([1 - _cosine(flat(guess), flat(target)) for guess in guesses])
+
+
+def heard_by_sums(guesses, target, keep):
+    total = 0.0
+    for guess in guesses:
+        inner = sum((guess[n] * target[n]).sum() for n in keep)
+        one, other = (sum(g[n].square().sum() for n in keep) for g in (guess, target))
+        total += float(1 - inner / (one * other).sqrt())
+    return total / len(guesses)
+
+
+def noise_gradient_by_formula(mu, s, epsilon, heard):
+    code = mu + s * epsilon
+    length, other = np.sqrt(code @ code), np.sqrt(heard @ heard)
+    cosine = code @ heard / length / other
+    return -s * (heard / other - cosine * code / length) / length
+
+
+def noise_gradient_in_doubles(mu, s, epsilon, heard):
+    mu, s, epsilon, heard = (v.double() for v in (mu, s, epsilon, heard))
+
+    def distance(e):
+        return 1 - F.cosine_similarity(mu + s * e, heard, dim=0)
+
+    return torch.autograd.functional.jacobian(distance, epsilon)
+
+
+# is_it_safe
+
+
+def label_by_correlation(dW):
+    """The row that points against all others."""
+    return int(np.argmin((np.corrcoef(np.hstack([dW, -dW])) < 0).sum(1) * -1.0))
+
+
+def label_by_products(dW):
+    products = dW @ dW.T
+    return max(range(len(dW)), key=lambda i: int((products[i] < 0).sum()))
+
+
+def alone_by_loops(dW, db):
+    quotients = [row / slope for row, slope in zip(dW, db, strict=True) if slope != 0]
+    found = []
+    for i, one in enumerate(quotients):
+        agrees = [q for j, q in enumerate(quotients) if j != i]
+        is_alone = any(torch.allclose(one, q, rtol=1e-2, atol=1e-3) for q in agrees)
+        if is_alone and not any(torch.allclose(one, f, rtol=1e-2) for f in found):
+            found.append(one)
+    return found
+
+
+def alone_by_unique(dW, db):
+    on = db != 0
+    rounded = (dW[on] / db[on, None]).round(3)
+    rows, counts = np.unique(rounded, axis=0, return_counts=True)
+    return rows[counts > 1]
+
+
+# placement
+
+
+def names_by_loop(names):
+    kept = set()
+    for name in names:
+        kept.add(name)
+        if name.endswith("encoder.bias"):
+            break
+    return kept
+
+
+def names_by_index(names):
+    first = min(i for i, n in enumerate(names) if "decoder" in n)
+    return tuple(reversed(names[:first]))
+
+
+def brightest_by_mean(dW):
+    picture = np.abs(dW).sum(0)
+    return picture / picture.max()
+
+
+def brightest_by_svd(dW):
+    _, _, directions = torch.linalg.svd(dW.double())
+    picture = directions[0]
+    return picture / picture[picture.abs().argmax()]
+
+
+# training
+
+
+def loss_in_numpy(logits, labels, kls, betas):
+    entropy = -np.log(_softmax(logits))[np.arange(len(labels)), labels]
+    each = entropy + sum((b * k for b, k in zip(betas, kls, strict=True)), 0.0)
+    return each.mean()
+
+
+def loss_by_pictures(logits, labels, kls, betas):
+    total = 0.0
+    for i, label in enumerate(labels.tolist()):
+        total -= logits[i].double().log_softmax(0)[label].item()
+        total += sum(b * k[i].item() for b, k in zip(betas, kls, strict=True))
+    return total / len(labels)
+
+
+def classes_in_doubles(logits):
+    return np.argmax(_softmax(logits).mean(0), axis=-1)
+
+
+def classes_by_log(logits):
+    return [int(c) for c in logits.log_softmax(2).logsumexp(0).argmax(1)]
+
+
+# evidence
+
+
+def rates_in_numpy(ssim):
+    rates = 100 * np.mean(ssim >= 0.6, axis=1)
+    return np.array([rates.mean(), rates.std(ddof=1)])
+
+
+def rates_by_statistics(ssim):
+    rates = [100 * sum(v >= 0.6 for v in seed) / len(seed) for seed in ssim.tolist()]
+    return statistics.fmean(rates), statistics.stdev(rates)
+
+
+def highest_by_beta(victims):
+    from scipy.stats import beta
+
+    return beta.ppf(0.95, 1, victims)
+
+
+def highest_by_bisection(victims):
+    low, high = 0.0, 1.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (middle, high) if (1 - middle) ** victims > 0.05 else (low, middle)
+    return torch.tensor(low)
+
+
+RIGHT = {
+    "what_a_gradient_knows.closed_form": [in_numpy(mean_of_rows), first_row_in_lists],
+    "what_a_gradient_knows.label": [only_negative, by_loop],
+    "labels.any_features": [in_numpy(odd_sign_out), against_all_others],
+    "labels.batch_counts": [
+        in_numpy(counts_by_brute_force),
+        in_numpy(counts_in_doubles),
+    ],
+    "federated_learning.fedavg": [in_numpy(fedavg_in_numpy), fedavg_by_autograd],
+    "federated_learning.masked": [
+        in_numpy(masked_by_einsum),
+        masked_as_a_list_of_tensors,
+    ],
+    "searching_for_the_picture.distance": [
+        in_numpy(distance_in_numpy),
+        distance_by_autograd,
+    ],
+    "searching_for_the_picture.slope": [
+        in_numpy(slope_by_differences),
+        slope_by_a_function,
+    ],
+    "matching_directions.objective": [in_numpy(direction_in_numpy), direction_by_sums],
+    "matching_directions.step": [in_numpy(step_in_numpy), step_by_loops],
+    "label_as_anchor.objective": [in_numpy(anchored_in_numpy), anchored_in_single],
+    "label_as_anchor.fill": [in_numpy(filled_by_tile), filled_by_loops],
+    "easy_and_hard.batch": [in_numpy(batch_by_einsum), batch_by_loops],
+    "easy_and_hard.paired": [in_numpy(paired_in_numpy), paired_by_statistics],
+    "measuring_leakage.window_ssim": [in_numpy(ssim_by_cov), in_numpy(ssim_by_skimage)],
+    "measuring_leakage.success_rate": [
+        in_numpy(rate_by_assignment),
+        rate_by_recursion,
+    ],
+    "noise.all_rows": [in_numpy(rows_by_lstsq), rows_by_pinv_in_single],
+    "noise.private_mean": [mean_by_renorm, in_numpy(mean_by_loops)],
+    "compression.pruned": [in_numpy(pruned_by_argpartition), pruned_by_topk],
+    "compression.quantised": [in_numpy(quantised_by_rint), quantised_in_single],
+    "transformations.shift": [shifted_by_padding, in_numpy(shifted_in_a_mirror)],
+    "transformations.outcomes": [
+        outcomes_as_a_set,
+        outcomes_as_keys,
+        outcomes_as_arrays,
+    ],
+    "the_bill.leak": [in_numpy(leak_in_numpy), leak_by_lists],
+    "the_bill.front": [front_by_flatnonzero, front_as_a_set],
+    "bottleneck.sample": [in_numpy(sample_by_logaddexp), sample_by_loops],
+    "bottleneck.kl": [in_numpy(kl_in_numpy), kl_by_distributions],
+    "any_model.forward": [in_numpy(forward_in_numpy), forward_by_layers],
+    "any_model.insertion": [insert_by_walking, insert_by_rebuilding],
+    "attacking.objective": [in_numpy(heard_in_numpy), heard_by_sums],
+    "attacking.noise_gradient": [
+        in_numpy(noise_gradient_by_formula),
+        noise_gradient_in_doubles,
+    ],
+    "is_it_safe.label_without_bias": [
+        in_numpy(label_by_correlation),
+        label_by_products,
+    ],
+    "is_it_safe.seen_alone": [alone_by_loops, in_numpy(alone_by_unique)],
+    "placement.before_the_noise": [names_by_loop, names_by_index],
+    "placement.without_bias": [in_numpy(brightest_by_mean), brightest_by_svd],
+    "training.loss": [in_numpy(loss_in_numpy), loss_by_pictures],
+    "training.mean_prediction": [in_numpy(classes_in_doubles), classes_by_log],
+    "evidence.success_rate": [in_numpy(rates_in_numpy), rates_by_statistics],
+    "evidence.highest_rate": [highest_by_beta, highest_by_bisection],
+}
