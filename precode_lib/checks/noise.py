@@ -14,6 +14,7 @@ from .exercise import exercise
 from .expectations import expect_close, expect_number, expect_repeatable
 from .texts import open_question
 
+NOTEBOOKS_USE = ["ROUNDS", "SIGMAS", "leak_of_the_mean"]
 SIGMAS = [0.01, 0.02, 0.04, 0.08]
 ROUNDS = [1, 4, 16, 64, 256]
 ENOUGH = 0.8  # SSIM
@@ -75,6 +76,76 @@ def by_hand(after_one, after_two, left, rounds, generator):
         mistakes={
             "half the noise needs four times as many rounds.": 72.0,
             "that is the root of the number.": 12.0,
+        },
+    )
+
+
+# The layer of the second exercise: units, those that are on, |delta| of each of these.
+UNITS, ON, DELTA = 900, 100, 0.02
+
+
+@exercise
+def loudness(one_row, all_rows, units, shared, generator):
+    """Compare with the chapter's formula, for noise of 0.01 and a mean square of 3."""
+    sigma, factor, norm = 0.01, (1 + 3) ** 0.5, DELTA * ON**0.5
+    one, every = sigma / DELTA * factor, sigma / norm * factor
+    expect_number(
+        one_row,
+        one,
+        what="one_row",
+        secret=True,
+        hint="the first line of the formula, with |δ| = 0.02.",
+        mistakes={
+            "the root of 1 + x² is missing: the bias entry is noisy, too.": one
+            / factor,
+            "the 1 under the root is missing: the weights are noisy, too.": (
+                sigma / DELTA * 3**0.5
+            ),
+            "1 + x² is under a root.": sigma / DELTA * factor**2,
+        },
+    )
+    expect_number(
+        all_rows,
+        every,
+        what="all_rows",
+        secret=True,
+        hint="‖δ‖ takes the place of |δ|: the root of the sum of a hundred squares.",
+        mistakes={
+            "the root of 1 + x² is missing here.": every / factor,
+            "that is the error of one row.": one,
+            "‖δ‖ is the root of the sum of squares, not the sum.": one / ON,
+            "the units that are off have δ = 0, and add nothing to ‖δ‖.": (
+                one / UNITS**0.5
+            ),
+        },
+    )
+    expect_number(
+        units,
+        4 * ON,
+        what="units",
+        secret=True,
+        hint="‖δ‖ has to be twice as large; how does it grow with the units?",
+        mistakes={
+            "twice the units make ‖δ‖ larger by the root of two only.": 2 * ON,
+            "those are the units to be added; asked for is how many there are.": 3 * ON,
+        },
+    )
+    right = sigma * UNITS**0.5 / norm
+    expect_number(
+        shared,
+        right,
+        what="shared",
+        secret=True,
+        hint="lengths: σ √(k n) of noise in every entry, ‖δ‖ s √n on the picture.",
+        mistakes={
+            "the rows of the units that are off had noise as well: k is 900.": (
+                sigma * ON**0.5 / norm
+            ),
+            "there were k rows with noise, not one.": sigma / norm,
+            "squares add, so the length grows with the root of k.": (
+                sigma * UNITS / norm
+            ),
+            "compare with the length of all of δ.": sigma * UNITS**0.5 / DELTA,
         },
     )
 

@@ -37,6 +37,33 @@ def test_a_wrong_promise_by_hand_is_told_which_step_failed(answers, hint):
     assert_refused(check.by_hand, *answers, hint=hint)
 
 
+@pytest.mark.parametrize(
+    ("answers", "hint"),
+    [
+        ((0.5, 0.1, 400, 1.5), "bias entry is noisy"),
+        ((0.5 * 3**0.5, 0.1, 400, 1.5), "weights are noisy"),
+        ((2, 0.1, 400, 1.5), "under a root"),
+        ((0, 0.1, 400, 1.5), "first line"),
+        ((1, 0.05, 400, 1.5), "missing here"),
+        ((1, 1, 400, 1.5), "error of one row"),
+        ((1, 0.01, 400, 1.5), "not the sum"),
+        ((1, 1 / 30, 400, 1.5), "units that are off"),
+        ((1, 7, 400, 1.5), "takes the place"),
+        ((1, 0.1, 200, 1.5), "root of two"),
+        ((1, 0.1, 300, 1.5), "to be added"),
+        ((1, 0.1, 900, 1.5), "twice as large"),
+        ((1, 0.1, 400, 0.5), "k is 900"),
+        ((1, 0.1, 400, 0.05), "not one"),
+        ((1, 0.1, 400, 45), "squares add"),
+        ((1, 0.1, 400, 15), "all of δ"),
+        ((1, 0.1, 400, 1), "lengths"),
+    ],
+)
+def test_wrong_noise_by_hand_is_told_which_part_of_the_formula(answers, hint):
+    assert_right(check.loudness, 1, 0.1, 400, 1.5)
+    assert_refused(check.loudness, *answers, hint=hint)
+
+
 def quotients(dW, db):
     return dW / db[:, None]
 
