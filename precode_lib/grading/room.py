@@ -2,28 +2,24 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 import precode_lib
-from precode_lib.data.cache import atomic_file
 
-from . import report, running, sandbox, tables
+from . import running, sandbox, tables, writing
 from .assembly import Clean, clean_notebooks
-from .collecting import HandIn, collect
+from .collecting import Collected, HandIn, collect
 from .limits import Limits
 from .marks import Marked, chosen, mark, unmarked
 from .names import printable
 from .pace import Pace, Step
 from .store import Failed, Store, sound
-from .tables import marks_csv, spreadsheet, summary_csv
 
-OFTEN = 5  # seconds between two times that the tables are written
 Progress = Callable[[Step], None]
 
 
@@ -96,6 +92,25 @@ def grade(settings: Settings, progress: Progress = lambda _: None) -> Graded:
         settings: what and how.
         progress: told of each step; first, before anything is run.
     """
+    collected = _collected(settings)
+    hand_ins = collected.hand_ins
+    files = writing.Files(settings.out, _how(settings), collected.remarks)
+    marked: dict[int, Marked] = {}
+    try:
+        _mark_all(hand_ins, settings, marked, files, progress)
+    except RuntimeError as problem:  # of the system, or an error of ours
+        last = hand_ins[[*marked][-1]].file if marked else "nothing"
+        raise ValueError(
+            f"{problem}; it came after {last}. What was finished is kept; the same "
+            "command goes on from here."
+        ) from problem
+    finally:  # also when somebody has stopped it
+        files.write(marked, is_whole=len(marked) == len(hand_ins))
+    return Graded([marked[n] for n in range(len(hand_ins))], collected.remarks)
+
+
+def _collected(settings: Settings) -> Collected:
+    """The hand-ins that are asked for; says what is missing before anything is run."""
     folder, out = settings.folder.resolve(), settings.out.resolve()
     if out == folder or folder in out.parents:
         raise ValueError(f"{out} is inside {folder}; marks must not lie in there.")
@@ -107,39 +122,38 @@ def grade(settings: Settings, progress: Progress = lambda _: None) -> Graded:
     if not hand_ins:
         raise ValueError(f"no hand-in is for {', '.join(sorted(settings.only))}.")
     _check_markers([one.clean for one in hand_ins if one.clean])
-    store = Store(out / "runs", settings.kind, settings.limits)
+    return Collected(hand_ins, collected.remarks)
+
+
+def _mark_all(
+    hand_ins: Sequence[HandIn],
+    settings: Settings,
+    marked: dict[int, Marked],
+    files: writing.Files,
+    progress: Progress,
+) -> None:
+    """Fill in the marks by the hand-ins' numbers, as they come."""
+    store = Store(settings.out / "runs", settings.kind, settings.limits)
     known, waiting = _known(hand_ins, store, settings)
-    written = _Written(settings, collected.remarks, len(hand_ins))
-    pace = Pace(settings.jobs)
-    marked: dict[int, Marked] = {}
-    left = len(waiting)
+    pace, left = Pace(settings.jobs), len(waiting)
 
     def step(file: str) -> Step:
         longest = settings.limits.seconds * left / settings.jobs
         return Step(len(marked), len(hand_ins), file, left, pace.left(left), longest)
 
-    try:
-        progress(step(""))
-        for number, run in chain(known.items(), _runs(hand_ins, waiting, settings)):
-            if is_new := number in waiting:
-                pace.add(run.seconds)
+    progress(step(""))
+    with closing(_runs(hand_ins, waiting, settings)) as runs:
+        for number, run in chain(known.items(), runs):
+            hand_in = hand_ins[number]
+            marked[number] = _mark(hand_in, run, settings.only)
+            if number in waiting:
                 left -= 1
-            marked[number] = _mark(hand_ins[number], run, settings.only)
-            if is_new:
-                store.save(hand_ins[number], marked[number].run)
+                pace.add(run.seconds)
+                store.save(hand_in, marked[number].run)
             elif run is not None and marked[number].run is None:
-                store.forget(hand_ins[number])
-            written.now_and_then(marked)
-            progress(step(hand_ins[number].file))
-    except RuntimeError as problem:  # of the system, or an error of ours
-        last = next(reversed(marked), None)
-        raise ValueError(
-            f"{problem}; it came after {hand_ins[last].file if marked else 'nothing'}. "
-            "What was finished is kept; the same command goes on from here."
-        ) from problem
-    finally:  # also when somebody has stopped it
-        written.now(marked)
-    return Graded([marked[n] for n in range(len(hand_ins))], collected.remarks)
+                store.forget(hand_in)
+            files.now_and_then(marked)
+            progress(step(hand_in.file))
 
 
 def _check_names(clean: Mapping[str, Clean], only: frozenset[str] | None) -> None:
@@ -223,7 +237,7 @@ def _runs(
         try:
             while left:
                 done, _ = wait(left, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in sorted(done, key=left.__getitem__):
                     yield left.pop(future), future.result()
         finally:
             for future in left:
@@ -240,20 +254,11 @@ def _mark(
     """The marks of a hand-in, fit to be written; without the run if there are none."""
     try:
         marked = mark(hand_in, run, only)
-        _rehearse(marked)
+        writing.rehearse(marked)
         return marked
     except Exception as problem:  # it is about this hand-in alone
         why = f"no marks can be made of what was found: {_described(problem)}"
         return unmarked(hand_in, printable(why), only)
-
-
-def _rehearse(marked: Marked) -> None:
-    """Write all that there will be of a hand-in, to nowhere."""
-    for text in (
-        *(marks_csv([marked]), summary_csv([marked]), tables.as_json([marked])),
-        *(report.page([marked], how=""), *report.feedback([marked]).values()),
-    ):
-        text.encode("utf-8")
 
 
 @contextmanager
@@ -265,66 +270,14 @@ def _setting(event: threading.Event) -> Iterator[None]:
         event.set()
 
 
-class _Written:
-    """The files of marks, which are written as long as something comes."""
-
-    def __init__(self, settings: Settings, remarks: Sequence[str], total: int):
-        self.settings, self.remarks, self.total = settings, remarks, total
-        self.after = time.monotonic() + OFTEN
-
-    def now_and_then(self, marked: Mapping[int, Marked]) -> None:
-        """Write, unless it was done a moment ago."""
-        began = time.monotonic()
-        if began > self.after:
-            self.now(marked)
-            ended = time.monotonic()
-            # A large class takes long to write: never more than a tenth of the time.
-            self.after = ended + max(OFTEN, 10 * (ended - began))
-
-    def now(self, marked: Mapping[int, Marked]) -> None:
-        """Write what is known."""
-        known = [marked[number] for number in sorted(marked)]
-        if not known:
-            return  # what an earlier call has written is more
-        is_whole = len(known) == self.total
-        write(known, self.settings, self.remarks, is_whole=is_whole)
-
-
-def write(
-    marked: Sequence[Marked],
-    settings: Settings,
-    remarks: Sequence[str],
-    *,
-    is_whole: bool,
-) -> None:
-    """Write the tables, the page and the students' texts, each file whole."""
-    out = settings.out
-    # A byte order mark, without which spreadsheets take UTF-8 for something else.
-    files = {
-        out / "marks.csv": marks_csv(marked).encode("utf-8-sig"),
-        out / "summary.csv": summary_csv(marked).encode("utf-8-sig"),
-        out / "report.html": report.page(
-            marked, how=_how(settings, is_whole), others=remarks
-        ).encode(),
-        out / "marks.xlsx": spreadsheet(marked),
-    }
-    if is_whole:
-        for name, text in report.feedback(marked).items():
-            files[out / "feedback" / name] = text.encode()
-    for path, data in files.items():
-        with atomic_file(path) as partial:
-            partial.write_bytes(data)
-
-
-def _how(settings: Settings, is_whole: bool) -> str:
+def _how(settings: Settings) -> str:
     limits = settings.limits
     box = {
         "bwrap": "Each ran in a sandbox of bubblewrap",
         "container": "Each ran in a container of its own",
         "none": "Each ran WITHOUT a sandbox, with all rights of who started it",
     }.get(settings.kind, f"Each ran in a sandbox of {settings.kind}")
-    state = "" if is_whole else "Not all are marked yet. "
     return (
-        f"{state}{box}, for at most {limits.seconds:g} s and "
-        f"{limits.memory / 1e6:,.0f} MB; precode {precode_lib.__version__}."
+        f"{box}, for at most {limits.seconds:g} s and {limits.memory / 1e6:,.0f} MB; "
+        f"precode {precode_lib.__version__}."
     )

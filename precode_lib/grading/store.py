@@ -18,6 +18,8 @@ from .running import Run
 
 LARGEST = 1e15  # no number in a run is larger
 LONGEST = 100_000  # characters; what the examiner and the driver say is shorter
+# Where `running` stopped it for what is no fault of its own, it is tried again.
+_OF_THE_MACHINE = "the machine had less than"
 _STATES = ("right", "unanswered", "wrong", "raised")
 
 
@@ -61,7 +63,7 @@ class Store:
 
     def save(self, hand_in: HandIn, run: Run | None) -> None:
         """Keep what was found, whole or not at all; a failure is tried again."""
-        if run is None or isinstance(run, Failed):
+        if run is None or isinstance(run, Failed) or _OF_THE_MACHINE in run.stopped:
             return
         with atomic_file(self._path(hand_in)) as partial:
             partial.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")

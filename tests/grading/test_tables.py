@@ -136,6 +136,17 @@ def test_in_the_spreadsheet_text_stays_text(hand_in, text):
     assert sheets["summary"] == [heads, [shown(text), "0 of 5", 0, 5, 5]]
 
 
+@given(st.text(st.characters(), max_size=8))
+def test_any_text_at_all_can_be_written(text):
+    one = unread(text)
+    assert len(sheets_of(tables.spreadsheet([one]))["marks"]) == 2
+
+
+def unread(text):
+    hand_in = collecting.HandIn(text, text, None, None, text, 1.0, "0", "a", "a")
+    return marks.unmarked(hand_in, text)
+
+
 def shown(text):
     text = re.sub(r"[\t\r]", "\ufffd", text)
     # So the format writes what would otherwise be the sign with that number.
