@@ -26,7 +26,7 @@ book-html: $(READY)
 test: $(READY) lint
 	$(IN_VENV) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
-# Also what `make test` leaves out: a whole class of hand-ins, a third of them hostile.
+# Also what `make test` leaves out: a whole class of hand-ins, half of them hostile.
 test-all: $(READY) lint
 	$(IN_VENV) -m pytest $(PARALLEL) -m '' $(PYTEST_ARGS)
 

@@ -18,7 +18,7 @@ from .marks import STATES, Marked, Row, by_student, counted, solved
 from .marks import passed_over as passed_over_of
 from .names import printable
 
-MOST_SAID = 5  # remarks of one kind on one student
+MOST_SAID = 3  # remarks of one kind on one student
 
 _MEANING = {
     "right": "solved",
@@ -89,7 +89,7 @@ def remarks(marked: Sequence[Marked], others: Sequence[str] = ()) -> list[str]:
             if len(kind) > MOST_SAID:
                 start = kind[0].partition(":")[0]
                 more, who = len(kind) - MOST_SAID, theirs[0].hand_in.student
-                found.append(f"{start}: {more:,} more files of {who}")
+                found.append(f"{start}: {more:,} more of {who}")
     return [printable(sentence) for sentence in [*found, *others]]
 
 
@@ -106,16 +106,17 @@ def _stopped(theirs: Sequence[Marked]) -> list[str]:
 
 
 def _missing(theirs: Sequence[Marked]) -> list[str]:
-    return [
-        f"Missing: {one.hand_in.file}: {row.exercise}: {_cause(one, row)}"
-        for one in theirs
-        for row in one.rows
-        if row.state == "missing"
-    ]
+    found = []
+    for one in theirs:
+        causes = [_cause(one, row) for row in one.rows if row.state == "missing"]
+        if causes:
+            found.append(f"Missing: {one.hand_in.file}: {' '.join(causes)}"[:1000])
+    return found
 
 
 def _cause(one: Marked, row: Row) -> str:
-    return one.hand_in.assembled.missing.get(row.exercise, "not handed in.")
+    cause = one.hand_in.assembled.missing.get(row.exercise, "not handed in.")
+    return f"{row.exercise}: {cause}"
 
 
 def _elsewhere(theirs: Sequence[Marked]) -> list[str]:

@@ -210,6 +210,7 @@ BROKEN = {
     "stopped": with_(stopped=3),
     "endless": with_(stopped="x" * 200_000),
     "seconds": with_(seconds=math.nan),
+    "negative": with_(seconds=-1e9),
     "memory": with_(memory=10**400),
     "malformed": with_(malformed="no"),
 }
