@@ -231,7 +231,10 @@ HOSTILE = {
     ),
     "thousands": (notebook(), {**ALL_RIGHT, "": "stopped"}),
     RIGHT_TWIN: (notebook(), ALL_RIGHT),
-    WRONG_TWIN: (with_answer("label", "label = 0"), all_but("label", "wrong")),
+    WRONG_TWIN: (
+        with_answer("label", "def label(db):\n    return -1"),
+        all_but("label", "wrong"),
+    ),
 }
 
 
