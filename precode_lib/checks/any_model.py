@@ -20,6 +20,7 @@ from .exercise import exercise
 from .expectations import expect, expect_choice, expect_close, expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["KS", "PLACES", "added", "network", "size"]
 PLACES = ["activation", "stage1", "stage2", "stage3"]  # of a ResNet20-4, in order
 KS = [4, 16, 64, 256]
 TRIED = {"names", "old_names", "new", "old"}  # what a trial of an insertion returns

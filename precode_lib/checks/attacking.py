@@ -19,6 +19,7 @@ from .exercise import exercise
 from .expectations import expect_close, expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["ERRORS", "search_with_noise"]
 ERRORS = [0, 0.1, 0.3, 0.5, 1, 3]
 BEFORE = ["hidden1.weight", "hidden1.bias", "encoder.weight", "encoder.bias"]
 BEHIND = ["decoder.weight", "decoder.bias", "fc.weight", "fc.bias"]

@@ -19,6 +19,7 @@ from .exercise import exercise
 from .expectations import expect_close, expect_number, expect_repeatable
 from .texts import open_question
 
+NOTEBOOKS_USE = ["SHIFTS", "two_gradients"]
 SHIFTS = [0, 1, 2, 3, 4, 5, 6]
 
 

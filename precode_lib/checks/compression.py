@@ -25,6 +25,7 @@ from .expectations import (
 )
 from .texts import open_question
 
+NOTEBOOKS_USE = ["BITS", "MESSAGES", "leaks"]
 BITS = [2, 3]
 MESSAGES = [1, 2, 4, 8, 16, 32]
 ENOUGH = 0.8  # SSIM

@@ -21,6 +21,7 @@ from .expectations import (
 )
 from .texts import open_question
 
+NOTEBOOKS_USE = ["SIZES", "STEPS", "watched"]
 STEPS = [10, 20, 40, 80, 160]
 SIZES = [16, 24, 32, 48]
 ENOUGH = 0.5  # SSIM

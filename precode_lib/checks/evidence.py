@@ -10,6 +10,7 @@ from .exercise import exercise
 from .expectations import expect_number, expect_sequence
 from .texts import open_question
 
+NOTEBOOKS_USE = ["THRESHOLDS", "figure5"]
 THRESHOLDS = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 ROWS = {"DMLP, noise 1e-2": ("dmlp", "ng-2"), "LeNet, no defense": ("lenet", "none")}
 SEEDS, VICTIMS = 3, 128  # of the paper

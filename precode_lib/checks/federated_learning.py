@@ -14,6 +14,7 @@ from .exercise import exercise
 from .expectations import expect, expect_close, expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["COUNTS", "exposed"]
 COUNTS = [1, 2, 3, 4, 6, 8, 12, 16]
 
 

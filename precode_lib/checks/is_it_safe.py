@@ -27,6 +27,7 @@ from .expectations import (
 )
 from .texts import open_question
 
+NOTEBOOKS_USE = ["LEVELS", "divided"]
 LEVELS = [0, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1]
 
 

@@ -17,6 +17,7 @@ from .exercise import exercise
 from .expectations import expect_close, expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["one_client", "search_with"]
 ALPHA = 0.25
 
 

@@ -23,6 +23,7 @@ from .exercise import exercise
 from .expectations import expect_choice, expect_close, expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["FACTORS", "attack_scaled"]
 FACTORS = [0.03, 0.1, 0.3, 1, 3, 10, 100]
 DISTANCES = {"distance": squared_distance, "angle": cosine_distance}
 

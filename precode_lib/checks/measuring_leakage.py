@@ -15,6 +15,7 @@ from .exercise import exercise
 from .expectations import expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["AMOUNTS", "towards_negative"]
 AMOUNTS = [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1]
 
 

@@ -26,6 +26,7 @@ from .expectations import (
 )
 from .texts import open_question
 
+NOTEBOOKS_USE = ["ARRANGEMENTS", "ATTACKERS", "leaked", "names_of", "network"]
 ARRANGEMENTS = {
     "output": [3],
     "layer 1": [1],

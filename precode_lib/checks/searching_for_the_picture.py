@@ -16,6 +16,7 @@ from .exercise import exercise
 from .expectations import expect_close, expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["SPANS", "search_in"]
 SPANS = [0.02, 0.1, 0.5, 2]  # weights are drawn from ± this
 
 

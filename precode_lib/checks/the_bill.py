@@ -23,6 +23,7 @@ from .exercise import exercise
 from .expectations import expect, expect_close, expect_number, listed, whole
 from .texts import open_question
 
+NOTEBOOKS_USE = ["RATIOS", "STACKS", "behind_noise", "divided"]
 # The table of the exercise by hand: accuracy, then the SSIM of each attacker.
 ROWS = "ABCD"
 ACCURACY = [0.7, 0.65, 0.6, 0.4]

@@ -10,6 +10,7 @@ from .exercise import exercise
 from .expectations import expect_close, expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["SIZES", "comparisons"]
 ACCURACIES = 0.531, 0.518  # the paper's table 1: its small MLP without, with PRECODE
 SIZES = [100, 300, 1000, 3000, 10000, 30000]
 

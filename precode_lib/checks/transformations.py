@@ -19,6 +19,7 @@ from .exercise import exercise
 from .expectations import expect, expect_close, expect_number, listed, whole
 from .texts import open_question
 
+NOTEBOOKS_USE = ["COLUMNS", "found"]
 COLUMNS = [0, 4, 8, 12, 16, 20, 24, 28]
 SIGNED = [operation.index for operation in OPERATIONS if operation.is_signed]
 

@@ -18,6 +18,7 @@ from .exercise import exercise
 from .expectations import expect_close, expect_number
 from .texts import open_question
 
+NOTEBOOKS_USE = ["LEVELS", "leak_through_noise"]
 LEVELS = [0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 
 

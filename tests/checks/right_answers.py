@@ -40,7 +40,7 @@ def solved(chapter: str) -> dict[str, tuple[str, tuple]]:
         if cell["cell_type"] != "code":
             continue
         role, name = mark(cell)
-        tree = ast.parse(_without_magic(source(cell)))
+        tree = ast.parse(without_magic(source(cell)))
         if role == "Check":
             (call,) = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
             found[name] = kinds[name], tuple(_value(arg, space) for arg in call.args)
@@ -51,7 +51,7 @@ def solved(chapter: str) -> dict[str, tuple[str, tuple]]:
     return found
 
 
-def _without_magic(text: str) -> str:
+def without_magic(text: str) -> str:
     """The text with `pass` for what only a notebook understands."""
     return re.sub(r"^( *)[%!].*$", r"\1pass", text, flags=re.MULTILINE)
 

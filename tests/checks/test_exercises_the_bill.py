@@ -25,7 +25,7 @@ LEAKS = [0.9, 0.4, 0.5, 0.1]
         (LEAKS, "ABD", "B", "after the newcomer(.|\n)*A is missing"),
         (LEAKS, "none", "AB", "letters in a string"),
         (LEAKS, "", "AB", "letters in a string"),
-        (LEAKS, ["A"], "AB", "letters in a string"),
+        (LEAKS, [1], "AB", "letters in a string"),
     ],
 )
 def test_a_wrong_bill_is_told_which_row_to_compare(leaks, rows, later, hint):

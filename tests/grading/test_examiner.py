@@ -4,16 +4,20 @@ import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from precode_lib.checks import examined, examiner, frames, plain
+import precode_lib
+from precode_lib.checks import examined, examiner, frames, plain, stubs
 from precode_lib.checks import what_a_gradient_knows as check
 from precode_lib.checks.exercise import TODO, NotSolved
 from precode_lib.grading import running
@@ -96,6 +100,46 @@ def test_an_examiner_says_what_the_marker_says(examination, monkeypatch, capsys)
     }
     finding = exam.result.findings[f"{CHAPTER}.two_photographs"]
     assert finding["text"] == "too short"
+
+
+RUN = """
+import ast, json, re, sys
+path, folder = sys.argv[1:]
+import precode_lib.checks
+assert precode_lib.checks.__file__.startswith(folder)
+space = {"__name__": "notebook"}
+for cell in json.load(open(path, encoding="utf-8"))["cells"]:
+    text = "".join(cell["source"])
+    if cell["cell_type"] == "code" and "interactive" not in text and "%" != text[:1]:
+        exec(re.sub(r"^( *)[%!].*$", r"\\1pass", text, flags=re.MULTILINE), space)
+"""
+
+
+@pytest.mark.parametrize("with_stubs", [False, True])
+def test_a_notebook_that_sees_stubs_is_judged_like_one_that_sees_markers(
+    examination, tmp_path_factory, with_stubs
+):
+    library = Path(precode_lib.__file__).parent
+    folder = tmp_path_factory.mktemp("overlay") if with_stubs else library.parent
+    if with_stubs:
+        (folder / "precode_lib").mkdir()
+        (folder / "data").symlink_to(library.parent / "data")
+        for path in {*library.iterdir()} - {library / "checks"}:
+            (folder / "precode_lib" / path.name).symlink_to(path)
+        stubs.write(folder / "precode_lib" / "checks")
+    notebook = library.parent / "book" / "solutions" / f"{CHAPTER}.ipynb"
+    with examination as exam:
+        names = {"PYTHONPATH": str(folder), "PRECODE_EXAMINER": exam.address}
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, str(notebook), str(folder)],
+            env={**os.environ, **names, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {name: exam.state(name) for name in NAMES} == dict.fromkeys(NAMES, "right")
+    assert code_of(exam, "two_photographs") == "handed_in"
 
 
 def code_of(exam, name):
