@@ -2,12 +2,10 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from . import sandbox
+from . import places, sandbox, usage
 from .limits import Limits
+from .usage import _psutil
 
 POLL = 0.1  # seconds between two looks at what a hand-in uses
 GRACE = 10  # seconds for the examiner to end
 EXAMINER_OUTPUT = 64_000_000  # bytes; 200 questions with long texts are fewer
+LONGEST = 1e6  # seconds that a cell may say it took
 _WORDS = 300  # characters of an error that are kept
 
 
@@ -37,6 +37,7 @@ class Run:
         begun: the last cell that began, by the same source; -1 for none.
         malformed: how often somebody spoke to the examiner in another way.
         seconds: of wall-clock time.
+        worked: seconds of its own, as `Limits` counts them.
         memory: the most that was seen, in bytes.
     """
 
@@ -46,6 +47,7 @@ class Run:
     begun: int = -1
     malformed: int = 0
     seconds: float = 0.0
+    worked: float = 0.0
     memory: int = 0
 
 
@@ -65,30 +67,17 @@ def run(
     """
     began = time.monotonic()
     result = Run()
-    with _folders() as (meeting, scratch), _listening(meeting) as listener:
+    with places.folders() as (meeting, scratch), _listening(meeting) as listener:
         with _examiner(listener, chapter, names) as told:
+            lent = {"meeting": meeting, "scratch": scratch}
             hiding = [*hidden, scratch]
-            places = {"meeting": meeting, "scratch": scratch, "hidden": hiding}
-            with sandbox.box(kind, limits, **places) as box:
-                log = _in_a_box(box, notebook, limits, result, interrupted)
+            with sandbox.box(kind, limits, **lent, hidden=hiding) as box:
+                helper = told.process.pid
+                log = _in_a_box(box, notebook, limits, result, interrupted, helper)
         _note_findings(told, result)
         _note_cells(log, result)
     result.seconds = round(time.monotonic() - began, 1)
     return result
-
-
-@contextmanager
-def _folders() -> Iterator[tuple[Path, Path]]:
-    # /tmp where it is: a socket's path may have about a hundred characters.
-    short = "/tmp" if os.path.isdir("/tmp") else None
-    folder = Path(tempfile.mkdtemp(prefix="precode-", dir=short))
-    try:
-        meeting, scratch = folder / "meeting", folder / "scratch"
-        meeting.mkdir(), scratch.mkdir()
-        yield meeting, scratch
-    finally:
-        # A hand-in without bubblewrap may have taken away permissions.
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -116,6 +105,7 @@ def _examiner(
         start_new_session=True,
     )
     told = _Drain(process.stdout, EXAMINER_OUTPUT)
+    told.process = process
     try:
         yield told
     finally:
@@ -137,6 +127,8 @@ def _library() -> dict[str, str]:
 
 class _Drain:
     """Reads all that comes from a pipe and keeps the first so many bytes."""
+
+    process: subprocess.Popen
 
     def __init__(self, pipe: IO[bytes], limit: int):
         self.pipe, self.limit = pipe, limit
@@ -171,7 +163,9 @@ def _in_a_box(
     limits: Limits,
     result: Run,
     interrupted: threading.Event | None,
+    helper: int | None = None,
 ) -> _Drain:
+    """Run the notebook; the time of a helper, the examiner, is the notebook's, too."""
     process = _start(box)
     complaints = _Drain(process.stderr, 2000)
     log = _Drain(process.stdout, limits.output)
@@ -179,12 +173,14 @@ def _in_a_box(
     feeding = threading.Thread(target=_feed, args=(process.stdin, given), daemon=True)
     feeding.start()
     try:
-        result.stopped = _watch(process, log, limits, result, interrupted)
+        watch = _Watch(box, process, log, limits, result, helper)
+        result.stopped = watch.until_the_end(interrupted)
     finally:
-        if not box.is_one:
-            _end_family(process)
+        (_end_one if box.is_one else _end_family)(process)
         process.kill()
         process.wait()
+        if box.end is not None:
+            box.end()
     log.finish(), complaints.finish()
     if "driver" in result.stopped and complaints.data:
         result.stopped += f": {complaints.data.decode('ascii', 'replace').strip()}"
@@ -217,50 +213,91 @@ def _feed(pipe: IO[bytes], data: bytes) -> None:
         pipe.write(data)
 
 
-def _watch(
-    process: subprocess.Popen,
-    log: _Drain,
-    limits: Limits,
-    result: Run,
-    interrupted: threading.Event | None,
-) -> str:
-    """Wait for the end; or return at once with the reason to stop."""
-    until = time.monotonic() + limits.seconds
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            code = process.wait(POLL)
-            return "" if code == 0 else f"its driver ended with code {code}"
-        if interrupted is not None and interrupted.is_set():
-            return "interrupted"
-        if time.monotonic() > until:
-            return f"it ran longer than {limits.seconds:g} seconds"
-        if log.is_full:
-            return f"its output was more than {limits.output / 1e6:.0f} MB"
-        family = _family(process.pid)
+@dataclass
+class _Watch:
+    """Looks at what a hand-in uses, several times a second."""
+
+    box: sandbox.Box
+    process: subprocess.Popen
+    log: _Drain
+    limits: Limits
+    result: Run
+    helper: int | None = None
+    clock: usage.Clock = field(default_factory=usage.Clock)
+    seen: set[int] = field(default_factory=set)
+
+    def until_the_end(self, interrupted: threading.Event | None) -> str:
+        """Wait for it; or return at once with the reason to stop."""
+        until = time.monotonic() + self.limits.clock
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(POLL)
+                if code and self.box.hold.ran_out(self.process.pid):
+                    return self._much_memory
+                return "" if code == 0 else f"its driver ended with code {code}"
+            if interrupted is not None and interrupted.is_set():
+                return "interrupted"
+            if time.monotonic() > until:
+                return f"it ran longer than {self.limits.clock:g} seconds by the clock"
+            if reason := self._too_much():
+                return reason
+
+    def _too_much(self) -> str:
+        limits, family = self.limits, _family(self._root())
         # First, because it takes long to look at very many.
         if len(family) > limits.processes:
             return f"it ran more than {limits.processes} processes"
-        memory = _resident(family)
-        result.memory = max(result.memory, memory)
-        if memory > limits.memory:
-            return f"it took more than {limits.memory / 1e6:,.0f} MB of memory"
+        if self.log.is_full:
+            return f"its output was more than {limits.output / 1e6:.0f} MB"
+        for member in family:
+            if member.pid not in self.seen:
+                self.seen.add(member.pid)
+                usage.first_to_go(member)
+        helpers = [] if self.helper is None else _family(self.helper)
+        self.result.worked = round(self.clock.look([*family, *helpers]), 1)
+        if self.result.worked > limits.seconds:
+            return f"it ran longer than {limits.seconds:g} seconds"
+        return self._too_much_memory(family)
+
+    def _too_much_memory(self, family: Sequence[Any]) -> str:
+        limits = self.limits
+        memory = usage.memory(family, limits.memory)
+        self.result.memory = max(self.result.memory, memory)
+        if memory > limits.memory or self.box.hold.ran_out(self.process.pid):
+            return self._much_memory
+        if self.box.is_one and usage.files(family) > limits.files:
+            return f"it made more than {limits.files:,} files"
+        if self.box.is_one and usage.sockets(family) > limits.sockets:
+            return f"it opened more than {limits.sockets} sockets"
+        if usage.left() < usage.reserve():
+            return (
+                f"the machine had less than {usage.reserve() / 1e6:,.0f} MB of memory "
+                "left; mark it again with --jobs 1"
+            )
+        return ""
+
+    @property
+    def _much_memory(self) -> str:
+        return f"it took more than {self.limits.memory / 1e6:,.0f} MB of memory"
+
+    def _root(self) -> int:
+        found = self.box.root() if self.box.root is not None else None
+        return found or self.process.pid
 
 
-def _resident(family: list) -> int:
-    """The bytes that processes hold; what several share counts several times."""
-    memory = 0
-    for process in family:
+_family = usage.family
+
+
+def _end_one(process: subprocess.Popen) -> None:
+    """Kill a box: all in it end with its first process, which is this one's child.
+
+    That ends with its parent, too, but not before it has said so to the system.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(process.pid, signal.SIGSTOP)  # it starts nobody any more
+    for member in _family(process.pid)[1:]:
         with suppress(_psutil().Error):
-            memory += process.memory_info().rss
-    return memory
-
-
-def _family(pid: int) -> list:
-    """A process and its descendants."""
-    with suppress(_psutil().Error):
-        process = _psutil().Process(pid)
-        return [process, *process.children(recursive=True)]
-    return []
+            member.kill()
 
 
 def _end_family(process: subprocess.Popen) -> None:
@@ -297,17 +334,6 @@ def _stopped_family(pid: int, until: float) -> list:
             stopped.add(member.pid)
 
 
-def _psutil():
-    try:
-        import psutil
-    except ModuleNotFoundError as problem:
-        raise ValueError(
-            "marking hand-ins needs nbval, pytest and psutil: "
-            "pip install 'precode-lib[classroom]'."
-        ) from problem
-    return psutil
-
-
 def _note_findings(told: _Drain, result: Run) -> None:
     """Of the examiner, which is ours; still read so that nothing in it can raise."""
     for line in told.lines():
@@ -330,8 +356,13 @@ def _note_cells(log: _Drain, result: Run) -> None:
         if line.get("event") == "begins":
             result.begun = number
         seconds = line.get("seconds")
-        if line.get("event") == "ends" and type(seconds) is float:
+        if line.get("event") == "ends" and _is_a_time(seconds):
             error = str(line.get("error", ""))[:_WORDS]
             result.cells[number] = {"error": error, "seconds": seconds}
     if not finished and not result.stopped:
         result.stopped = "it ended its own driver"
+
+
+def _is_a_time(value: Any) -> bool:
+    """Whether it is a number of seconds; neither NaN nor beyond all measure."""
+    return type(value) is float and 0 <= value < LONGEST

@@ -9,21 +9,20 @@ is never root's: who marks as root lends each hand-in a user that nobody else ha
 import os
 import random
 import shutil
-import struct
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import precode_lib
 
-from . import crowds, dropping
-from .limits import MB, Limits
+from . import calls, crowds, dropping
+from .limits import SHARED, Limits
+from .places import USERS, folder
 
 Kind = Literal["bwrap", "none"]
 HOME = "/tmp/home"  # in the box
@@ -51,12 +50,18 @@ class Box:
         environment: all of it.
         descriptors: that it inherits.
         is_one: whether all that runs in it ends with the program itself.
+        hold: the firm limits that it is under.
+        root: finds the first process in it, where it is no descendant.
+        end: ends all that is left in it, where that takes more than a signal.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     descriptors: Sequence[int] = ()
     is_one: bool = False
+    hold: crowds.Hold = field(default_factory=crowds.Hold)
+    root: Callable[[], int | None] | None = None
+    end: Callable[[], None] | None = None
 
 
 def choose(kind: str) -> Kind:
@@ -147,17 +152,28 @@ def box(
         scratch: the notebook's own folder, where there is no bubblewrap.
         hidden: folders that must not be seen, wherever they are.
     """
-    entry = crowds.at_most(limits.threads)
-    if kind == "none":
-        user = _free_user() if _is_root() else None
-        _give([meeting.parent, meeting, *meeting.iterdir(), scratch], user)
-        variables = environment(str(scratch), str(meeting / SOCKET))
-        with entry as entering:
-            yield Box([*entering, *_as(user), *_INSIDE], variables)
-        return
-    with entry as entering, _walls(limits, meeting, hidden) as (words, descriptors):
-        variables = environment(HOME, f"{MEETING}/{SOCKET}")
-        yield Box([*entering, *words, *_INSIDE], variables, descriptors, is_one=True)
+    with crowds.held(limits, is_root=_is_root()) as hold:
+        if kind == "none":
+            user = _free_user() if _is_root() else None
+            _give([meeting.parent, meeting, *meeting.iterdir(), scratch], user)
+            variables = environment(str(scratch), str(meeting / SOCKET))
+            yield _held(hold, [*_as(user), *_INSIDE], variables)
+            return
+        with _walls(limits, meeting, hidden) as (words, descriptors):
+            variables = environment(HOME, f"{MEETING}/{SOCKET}")
+            one = _held(hold, [*words, *_INSIDE], variables)
+            yield replace(one, descriptors=descriptors, is_one=True)
+
+
+def _held(
+    hold: crowds.Hold, command: Sequence[str], variables: Mapping[str, str]
+) -> Box:
+    """A box under firm limits, of whose own variables nothing gets in."""
+    if hold.variables is None:
+        return Box([*hold.words, *command], variables, hold=hold)
+    pairs = [f"{name}={value}" for name, value in variables.items()]
+    words = [*hold.words, "/usr/bin/env", "-i", *pairs, *command]
+    return Box(words, {"PATH": variables["PATH"], **hold.variables}, hold=hold)
 
 
 def environment(home: str, socket: str) -> dict[str, str]:
@@ -204,7 +220,7 @@ def _walls(
     if meeting is not None:
         sources[Path(MEETING)] = meeting
     with ExitStack() as stack:
-        number = stack.enter_context(_readable_at(syscall_filter()))
+        number = stack.enter_context(_readable_at(calls.program()))
         entering: list[str] = []
         if _is_root():
             user = _free_user()
@@ -236,7 +252,7 @@ def _free_user() -> int:
     0x70000000 are free by the convention of systemd, which lists who has the others; a
     container may have less, and `nobody` in any case.
     """
-    for user in (random.SystemRandom().randrange(0x70000000, 0x7FFFFFFF), 65534):
+    for user in (random.SystemRandom().choice(USERS), 65534):
         if all(_is_mapped(user, kind) for kind in ("uid", "gid")):
             return user
     raise ValueError("this container has no user but root.")
@@ -260,16 +276,12 @@ def _give(paths: Iterable[Path], user: int | None) -> None:
 @contextmanager
 def _reachable(sources: Sequence[Path], user: int) -> Iterator[list[Path]]:
     """Lend an empty place for each source, of the same kind, which the user reaches."""
-    short = "/tmp" if os.path.isdir("/tmp") else None
-    folder = Path(tempfile.mkdtemp(prefix="precode-", dir=short))
-    try:
-        places = [folder / str(number) for number in range(len(sources))]
+    with folder() as made:
+        places = [made / str(number) for number in range(len(sources))]
         for source, place in zip(sources, places, strict=True):
             place.mkdir() if source.is_dir() else place.touch()
-        _give([folder], user)
-        yield places
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # what was mounted is not seen here
+        _give([made], user)
+        yield places  # what is mounted there is not seen here
 
 
 def _is_short_link(place: Path) -> bool:
@@ -296,7 +308,9 @@ def _bwrap(
         words += ["--ro-bind", "/dev/null", place]
     # Settings of the machine in /proc/sys ask who writes, not with which rights.
     words += ["--remount-ro", "/proc"]
-    words += ["--size", str(64 * MB), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    words += ["--size", str(SHARED), "--tmpfs", "/dev/shm"]
+    # Shared pages of /dev/zero stay when no process shows them any more.
+    words += ["--ro-bind", "/dev/null", "/dev/zero", "--remount-ro", "/dev"]
     words += ["--size", str(limits.scratch), "--tmpfs", "/tmp"]
     seen = readable()
     # Outer folders first, since a later mount covers an earlier one.
@@ -305,14 +319,24 @@ def _bwrap(
             words += ["--symlink", os.readlink(place), str(place)]
         else:
             words += ["--ro-bind", str(sources[place]), str(place)]
-    for place in {path.resolve() for path in hidden}:
-        if place.is_dir() and {place, *place.parents} & {*seen}:
-            words += ["--perms", "0555", "--size", "4096", "--tmpfs", str(place)]
-            words += ["--remount-ro", str(place)]
+    for place in _covered(hidden, seen):
+        words += ["--perms", "0555", "--size", "4096", "--tmpfs", str(place)]
+        words += ["--remount-ro", str(place)]
     words += ["--dir", HOME, "--chdir", HOME]
     if Path(MEETING) in sources:
         words += ["--ro-bind", str(sources[Path(MEETING)]), MEETING]
     return [*words, "--remount-ro", "/", "--"]
+
+
+def _covered(hidden: Sequence[Path], seen: Sequence[Path]) -> list[Path]:
+    """Where in the box hidden folders would be seen, under whatever name."""
+    found = []
+    for path in {path.resolve() for path in hidden}:
+        for place in seen:
+            below = place.resolve()
+            if path.is_dir() and below in (path, *path.parents):
+                found.append(place / path.relative_to(below))
+    return [*dict.fromkeys(found)]
 
 
 @cache
@@ -327,64 +351,6 @@ def _user_site() -> list[str]:
 
     folder = site.getusersitepackages()
     return [folder] if folder in sys.path else []
-
-
-# By number on x86_64 and aarch64: what no notebook needs and what takes memory that no
-# process is seen to have (the first four), or has often opened a way out of a box.
-_REFUSED = {
-    "memfd_create": (319, 279),
-    "memfd_secret": (447, 447),
-    "shmget": (29, 194),
-    "mq_open": (240, 180),
-    "keyctl": (250, 219),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
-    "pivot_root": (155, 41),
-    "ptrace": (101, 117),
-    "process_vm_writev": (311, 271),
-}
-_AUDIT = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-
-
-def syscall_filter() -> bytes:
-    """A program for seccomp that refuses some system calls; it allows the others.
-
-    On other machines than x86_64 and aarch64 it allows all.
-    """
-    load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
-    allow, refuse, kill = 0x7FFF0000, 0x00050001, 0x80000000  # refuse: EPERM
-    known = _AUDIT.get(os.uname().machine)
-    if known is None:
-        return _instruction(end, 0, 0, allow)
-    architecture, column = known
-    numbers = [pair[column] for pair in _REFUSED.values()]
-    count = len(numbers)
-    program = [
-        _instruction(load, 0, 0, 4),  # the architecture
-        _instruction(equal, 1, 0, architecture),
-        _instruction(end, 0, 0, kill),
-        _instruction(load, 0, 0, 0),  # the call's number
-        # x32 has the same calls under other numbers.
-        _instruction(at_least, count + 1, 0, 0x40000000),
-        *(
-            _instruction(equal, count - index, 0, number)
-            for index, number in enumerate(numbers)
-        ),
-        _instruction(end, 0, 0, allow),
-        _instruction(end, 0, 0, refuse),
-    ]
-    return b"".join(program)
-
-
-def _instruction(code: int, yes: int, no: int, value: int) -> bytes:
-    return struct.pack("=HBBI", code, yes, no, value)
 
 
 @contextmanager
