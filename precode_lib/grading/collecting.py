@@ -19,7 +19,7 @@ LARGEST = 20_000_000  # bytes of a notebook with pictures in it
 MOST_FILES = 200
 MOST_BYTES = 100_000_000  # read
 MOST_RUN = 5  # versions of one notebook
-MOST_SAID = 5  # remarks of one kind
+MOST_SAID = 5  # remarks of one kind on one student
 _COPY = re.compile(
     r"\((\d{1,6})\)|\bcopy[ _-]?(\d{0,6})|[ _-]kopie[ _-]?(\d{0,6})", re.I
 )
@@ -173,13 +173,21 @@ def _confusable(hand_ins: Sequence[HandIn]) -> list[str]:
     files: dict[str, dict[str, str]] = defaultdict(dict)
     for one in hand_ins:
         files[one.owner][one.path] = one.file
-    sentences = []
-    for shown in (students, *files.values()):
-        kind = "students" if shown is students else "files"
-        for group in names.alike(shown):
-            listed = ", ".join(shown[name] for name in group[:5])
-            sentences.append(f"Look alike, and are {len(group)} {kind}: {listed}")
+    sentences = _alike(students, "students")
+    for owner, theirs in files.items():
+        found = _alike(theirs, "files")
+        sentences += found[:MOST_SAID]
+        if (more := len(found) - MOST_SAID) > 0:
+            sentences.append(f"Look alike: {more:,} more of {students[owner]}")
     return sentences
+
+
+def _alike(shown: Mapping[str, str], kind: str) -> list[str]:
+    return [
+        f"Look alike, and are {len(group)} {kind}: "
+        + ", ".join(shown[name] for name in group[:5])
+        for group in names.alike(shown)
+    ]
 
 
 def _beside(folder: Path, found: Sequence[Part]) -> list[str]:

@@ -84,8 +84,9 @@ def _below(top: Path, part: Part) -> Iterator[tuple[Path, int]]:
         except OSError as error:
             part.remarks[path] = f"cannot be looked into: {error.strerror}"
             continue
+        # The last goes first, so that what is found is in order.
         seen = [n for n in names[: MOST_ENTRIES + 1] if n not in _PASSED_OVER]
-        waiting += [(path / name, depth + 1) for name in seen]
+        waiting += [(path / name, depth + 1) for name in sorted(seen, reverse=True)]
 
 
 def _is_hidden(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from precode_lib.data.cache import atomic_file
@@ -55,6 +56,16 @@ class Files:
         for name, data in files.items():
             with atomic_file(self.out / name) as partial:
                 partial.write_bytes(data)
+        if is_whole:
+            _sweep(self.out)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a call that was killed left half written, an hour later."""
+    for path in out.rglob(".partial-*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - 3600:
+                path.unlink()
 
 
 def rehearse(marked: Marked) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import sys
 
 import pytest
@@ -323,6 +324,18 @@ def test_files_are_written_now_and_then_and_at_the_end(folder, runs, monkeypatch
     assert grade(folder, "--jobs", "1", "--again") == cli.OK
     assert (1, False) in written
     assert written[-1] == (3, True)
+
+
+def test_what_a_killed_call_left_half_written_goes_later(folder, runs):
+    assert grade(folder) == cli.OK
+    out = room.default_out(folder)
+    places = [out / ".partial-1.csv", out / "runs" / ".partial-2.json"]
+    for place in places:
+        place.write_text("{")
+        os.utime(place, (1e9, 1e9))
+    (out / ".partial-3.csv").write_text("of a call that is going on")
+    assert grade(folder) == cli.OK
+    assert [place.name for place in out.rglob(".partial-*")] == [".partial-3.csv"]
 
 
 def test_a_stop_that_was_the_machines_fault_is_not_kept(folder, runs):

@@ -206,13 +206,13 @@ def test_what_is_hidden_or_called_otherwise_is_mentioned(tmp_path, clean):
         put(tmp_path, path, b"{")
     collected = collecting.collect(tmp_path, clean)
     assert [one.path for one in collected.hand_ins] == [f"anna/{FILE}"]
-    assert sorted(collected.remarks) == [
-        "No notebook: ben (with training.ipynb.txt, its name does not end in .ipynb)",
+    assert collected.remarks == [
         "Not looked at: .eve: its name begins with a dot",
         "Not looked at: anna/.labels.ipynb: its name begins with a dot",
         "Not looked at: anna/.new: its name begins with a dot",
         "Not looked at: anna/more.zip: an archive is not opened",
         "Not looked at: anna/training.ipynb.txt: its name does not end in .ipynb",
+        "No notebook: ben (with training.ipynb.txt, its name does not end in .ipynb)",
     ]
 
 
@@ -223,6 +223,12 @@ def test_very_many_remarks_on_one_student_are_counted(tmp_path, clean):
     remarks = collecting.collect(tmp_path, clean).remarks
     assert len(remarks) == 6
     assert remarks[-1] == "Not looked at: 95 more of anna"
+    for number in range(50):
+        for end in ("\x01", "\x02"):
+            put(tmp_path, f"ben/{number}{end}.ipynb", b"{")
+    remarks = collecting.collect(tmp_path, clean).remarks
+    assert remarks[0].startswith("Look alike, and are 2 files: ben/0\ufffd.ipynb [ben/")
+    assert remarks[5] == "Look alike: 45 more of ben"
 
 
 @pytest.mark.parametrize(
