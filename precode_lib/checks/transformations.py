@@ -80,8 +80,8 @@ def _mse(one: Tensor, other: Tensor) -> float:
 
 
 @exercise
-def shift(learner, generator):
-    """Compare with the published operation: to the left, not at all, out of sight."""
+def shift_back(learner, generator):
+    """Compare with the published operation, reversed; 1/2 where it brought black in."""
     for shape, columns in [
         ((2, 3, 4, 5), 2),
         ((1, 1, 3, 6), -1),
@@ -89,47 +89,51 @@ def shift(learner, generator):
         ((1, 1, 4, 4), 4),
         ((1, 2, 3, 5), -7),
     ]:
-        pixels = 0.1 + 0.9 * torch.rand(shape, generator=generator)
+        found = 0.1 + 0.9 * torch.rand(shape, generator=generator)
         width = shape[-1]
-        edge = pixels[..., -1:] if columns > 0 else pixels[..., :1]
-        moved = translate_x(pixels, columns / width)
-        is_new = translate_x(torch.ones_like(pixels), columns / width) < 0.5
+        back = _moved(found, columns)
+        edge = found[..., :1] if columns > 0 else found[..., -1:]
         mistakes = {
-            "what leaves on one side came back in on the other; black comes in.": (
-                pixels.roll(-columns, -1)
+            "what left on one side did not come in on the other: nobody knows it.": (
+                found.roll(columns, -1)
             ),
-            "positive columns move the picture to the left.": translate_x(
-                pixels, -columns / width
+            "the client moved it to the left by `columns`; this moves it on.": _moved(
+                found, -columns
             ),
             "this moves along the rows of pixels: columns are the last dimension.": (
-                _moved_up(pixels, columns)
+                _moved(found.transpose(-1, -2), columns).transpose(-1, -2)
             ),
-            "the edge was repeated; black, which is 0, comes in.": moved.where(
-                ~is_new, edge
+            "black is a guess as well, and a bad one: put 1/2 where nobody knows.": (
+                translate_x(found, -columns / width)
+            ),
+            "the edge was repeated; put 1/2 where nobody knows.": back.where(
+                back != 0.5, edge
             ),
         }
         if abs(columns) >= width:
-            wide = "the whole picture is out of sight here: all black."
-            mistakes = {wide: pixels} | mistakes
+            wide = "the whole picture left here, and nobody knows any of it: all 1/2."
+            mistakes = {wide: found} | mistakes
         if columns == 0:
             mistakes = {
-                "with 0 columns nothing moves; `[..., :-0]` is empty.": torch.zeros(
-                    shape
+                "with 0 columns nothing moved; `[..., :-0]` is empty.": torch.full(
+                    shape, 0.5
                 )
             }
         expect_close(
-            learner(pixels, columns),
-            moved,
+            learner(found, columns),
+            back,
             what="the picture",
-            given={"pixels": pixels, "columns": columns},
-            hint="pixel [..., j] of the result is pixel [..., j + columns], or 0.",
+            given={"found": found, "columns": columns},
+            hint="pixel [..., j] of the result is pixel [..., j - columns], or 1/2.",
             mistakes=mistakes,
         )
 
 
-def _moved_up(pixels: Tensor, rows: int) -> Tensor:
-    swapped = pixels.transpose(-1, -2)
-    return translate_x(swapped, rows / swapped.shape[-1]).transpose(-1, -2)
+def _moved(pixels: Tensor, columns: int) -> Tensor:
+    """Moved to the right by so many columns, with 1/2 where nothing is left."""
+    share = -columns / pixels.shape[-1]
+    is_known = translate_x(torch.ones_like(pixels), share) > 0.5
+    return translate_x(pixels, share).where(is_known, 0.5)
 
 
 @exercise

@@ -6,7 +6,6 @@ import pytest
 import torch
 from marking import assert_refused, assert_right
 
-from precode_lib.ats.operations import translate_x
 from precode_lib.checks import transformations as check
 
 
@@ -33,48 +32,53 @@ def test_a_wrong_error_is_told_which_rows_it_compares(
     assert_refused(check.by_hand, with_transformed, with_original, adapted, hint=hint)
 
 
-def shift(pixels, columns):
-    return translate_x(pixels, columns / pixels.shape[-1])
+def shift_back(found, columns, unknown=0.5):
+    back = torch.full_like(found, unknown)
+    for column in range(found.shape[-1]):
+        if 0 <= column - columns < found.shape[-1]:
+            back[..., column] = found[..., column - columns]
+    return back
 
 
-def sliced(pixels, columns):
+def sliced(found, columns):
     """Right but for 0: there the slice of the result is empty."""
-    moved = torch.zeros_like(pixels)
-    if columns < 0:
-        moved[..., -columns:] = pixels[..., :columns]
-    elif moved[..., :-columns].numel():
-        moved[..., :-columns] = pixels[..., columns:]
-    return moved
+    back = torch.full_like(found, 0.5)
+    if columns > 0:
+        back[..., columns:] = found[..., :-columns]
+    elif back[..., :columns].numel():
+        back[..., :columns] = found[..., -columns:]
+    return back
 
 
-def edged(pixels, columns):
-    at = torch.arange(pixels.shape[-1]) + columns
-    return pixels[..., at.clamp(0, pixels.shape[-1] - 1)]
+def edged(found, columns):
+    at = torch.arange(found.shape[-1]) - columns
+    return found[..., at.clamp(0, found.shape[-1] - 1)]
 
 
-def stays_when_wide(pixels, columns):
-    return shift(pixels, columns) if abs(columns) < pixels.shape[-1] else pixels
+def stays_when_wide(found, columns):
+    return shift_back(found, columns) if abs(columns) < found.shape[-1] else found
 
 
 @pytest.mark.parametrize(
     ("learner", "hint"),
     [
-        (lambda p, c: p.roll(-c, -1), "came back in"),
-        (lambda p, c: shift(p, -c), "to the left"),
+        (lambda f, c: f.roll(c, -1), "come in on the other"),
+        (lambda f, c: shift_back(f, -c), "moves it on"),
         (
-            lambda p, c: shift(p.transpose(-1, -2), c).transpose(-1, -2),
+            lambda f, c: shift_back(f.transpose(-1, -2), c).transpose(-1, -2),
             "last dimension",
         ),
+        (lambda f, c: shift_back(f, c, unknown=0), "black is a guess"),
         (edged, "edge was repeated"),
         (sliced, "`\\[..., :-0\\]` is empty"),
-        (stays_when_wide, "all black"),
-        (lambda p, c: p, r"pixel \[\.\.\., j\]"),
-        (lambda p, c: p[..., c:], "should be a tensor of shape"),
+        (stays_when_wide, "all 1/2"),
+        (lambda f, c: f, r"pixel \[\.\.\., j\]"),
+        (lambda f, c: f[..., c:], "should be a tensor of shape"),
     ],
 )
-def test_a_wrong_shift_is_told_where_the_pixels_went(learner, hint):
-    assert_right(check.shift, shift)
-    assert_refused(check.shift, learner, hint=hint)
+def test_what_was_moved_back_wrongly_is_told_where_the_pixels_went(learner, hint):
+    assert_right(check.shift_back, shift_back)
+    assert_refused(check.shift_back, learner, hint=hint)
 
 
 def combined(policy, choices):

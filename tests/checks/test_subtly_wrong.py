@@ -184,9 +184,9 @@ WRONG = {
         then("transformations.outcomes", lambda found: [{*s} for s in found]),
         then("transformations.outcomes", lambda found: found + found[:1]),
     ],
-    "transformations.shift": [
-        lambda pixels, columns: pixels.roll(-columns, -1),
-        in_numpy(lambda pixels, columns: np.roll(pixels, -columns, axis=-1)),
+    "transformations.shift_back": [
+        lambda found, columns: found.roll(columns, -1),
+        in_numpy(lambda found, columns: np.roll(found, columns, axis=-1)),
     ],
     "the_bill.front": [
         strict_in_both,

@@ -363,21 +363,20 @@ def quantised_in_single(gradient, bits):
 # transformations
 
 
-def shifted_by_padding(pixels, columns):
-    width = pixels.shape[-1]
+def back_by_padding(found, columns):
+    width = found.shape[-1]
     near = max(-width, min(width, columns))
-    return F.pad(pixels, (max(0, -near), max(0, near)))[
-        ..., max(0, near) : max(0, near) + width
-    ]
+    padded = F.pad(found, (max(0, near), max(0, -near)), value=0.5)
+    return padded[..., max(0, -near) : max(0, -near) + width]
 
 
-def shifted_in_a_mirror(pixels, columns):
-    """For columns to the right: mirrored, shifted to the left, mirrored back."""
-    turned = pixels[..., ::-1] if columns < 0 else pixels
-    moved = np.zeros_like(turned)
+def back_in_a_mirror(found, columns):
+    """For pictures moved to the right: mirrored, moved back, mirrored back."""
+    turned = found[..., ::-1] if columns < 0 else found
+    back = np.full_like(turned, 0.5)
     away = min(abs(columns), turned.shape[-1])
-    moved[..., : turned.shape[-1] - away] = turned[..., away:]
-    return moved[..., ::-1] if columns < 0 else moved
+    back[..., away:] = turned[..., : turned.shape[-1] - away]
+    return back[..., ::-1] if columns < 0 else back
 
 
 def outcomes_as_a_set(policy, signed):
@@ -693,7 +692,7 @@ RIGHT = {
     "noise.private_mean": [mean_by_renorm, in_numpy(mean_by_loops)],
     "compression.pruned": [in_numpy(pruned_by_argpartition), pruned_by_topk],
     "compression.quantised": [in_numpy(quantised_by_rint), quantised_in_single],
-    "transformations.shift": [shifted_by_padding, in_numpy(shifted_in_a_mirror)],
+    "transformations.shift_back": [back_by_padding, in_numpy(back_in_a_mirror)],
     "transformations.outcomes": [
         outcomes_as_a_set,
         outcomes_as_keys,
