@@ -6,6 +6,7 @@ see or signal any process outside, and when its first process ends, all others d
 is never root's: who marks as root lends each hand-in a user that nobody else has.
 """
 
+import atexit
 import os
 import random
 import shutil
@@ -28,7 +29,8 @@ Kind = Literal["bwrap", "none"]
 HOME = "/tmp/home"  # in the box
 MEETING = "/run/examiner"  # in the box: the folder of the examiner's socket
 SOCKET = "socket"
-_TRIAL = "import precode_lib"  # it may lie where another user cannot read it
+# It may lie where another user cannot read it.
+_TRIAL = "import precode_lib; precode_lib.__version__"
 _AS_ROOT = (
     "As root, each hand-in becomes a user without rights, which has to be possible and "
     "to read the Python environment; best, run the command as an ordinary user. "
@@ -217,7 +219,8 @@ def _walls(
 ) -> Iterator[tuple[list[str], list[int]]]:
     """Lend the words before a command that put it in bubblewrap, and descriptors."""
     sources = {place: place for place in readable() if not _is_short_link(place)}
-    if meeting is not None:
+    if meeting is not None:  # else it is a trial
+        sources[_checks()] = markers_stubs()
         sources[Path(MEETING)] = meeting
     with ExitStack() as stack:
         number = stack.enter_context(_readable_at(calls.program()))
@@ -229,6 +232,23 @@ def _walls(
             entering = _as(user, zip(sources.values(), places, strict=True))
             sources = dict(zip(sources, places, strict=True))
         yield [*entering, *_bwrap(limits, sources, hidden, number)], [number]
+
+
+def _checks() -> Path:
+    return Path(precode_lib.__file__).parent / "checks"
+
+
+@cache
+def markers_stubs() -> Path:
+    """A folder with what the box sees of the markers, for as long as the grader runs.
+
+    It stands for `precode_lib/checks`, in which the expected values lie.
+    """
+    from precode_lib.checks import stubs
+
+    lent = ExitStack()
+    atexit.register(lent.close)
+    return stubs.write(lent.enter_context(folder()) / "checks")
 
 
 def _is_root() -> bool:
@@ -319,6 +339,8 @@ def _bwrap(
             words += ["--symlink", os.readlink(place), str(place)]
         else:
             words += ["--ro-bind", str(sources[place]), str(place)]
+    if _checks() in sources:
+        words += ["--ro-bind", str(sources[_checks()]), str(_checks())]
     for place in _covered(hidden, seen):
         words += ["--perms", "0555", "--size", "4096", "--tmpfs", str(place)]
         words += ["--remount-ro", str(place)]

@@ -25,6 +25,8 @@ from boxes import (
     stopped,
 )
 
+from precode_lib import checks
+from precode_lib.checks import stubs
 from precode_lib.grading import crowds, dropping, running, sandbox
 from precode_lib.grading.limits import MB, Limits
 
@@ -61,6 +63,22 @@ def test_of_the_repository_only_the_library_is_seen(tmp_path):
     assert set(inside(tmp_path, code)) <= {"precode_lib", "data", *ours}
 
 
+def test_of_the_markers_only_stubs_are_seen(tmp_path):
+    code = (
+        "import json, pathlib, precode_lib\n"
+        "folder = pathlib.Path(precode_lib.__file__).parent / 'checks'\n"
+        "found = {str(p.relative_to(folder)): p.read_text()"
+        " for p in folder.rglob('*') if p.is_file()}\n"
+        "from precode_lib.checks import labels\n"
+        "print(json.dumps([found, str(labels.__file__)]))"
+    )
+    found, imported = inside(tmp_path, code)
+    assert {*found} == {f"{p.name}" for p in Path(checks.__file__).parent.glob("*.py")}
+    for chapter in stubs.chapters():
+        assert found[f"{chapter}.py"] == stubs.stub(chapter)
+    assert Path(imported).name == "labels.py"
+
+
 def test_hand_ins_are_hidden_wherever_they_are(tmp_path):
     # As if they were in the folder of Python's own packages.
     if not os.access(sys.prefix, os.W_OK):
@@ -75,6 +93,22 @@ def test_hand_ins_are_hidden_wherever_they_are(tmp_path):
     finally:
         (place / "a.ipynb").unlink()
         place.rmdir()
+
+
+def test_hand_ins_are_hidden_behind_links_too(tmp_path, monkeypatch):
+    # The environment is reached by a link, and by its own path; or the hand-ins are.
+    environment = tmp_path / "environment"
+    (environment / "hand-ins").mkdir(parents=True)
+    (environment / "hand-ins" / "a.ipynb").write_text("secret")
+    (tmp_path / "link").symlink_to(environment)
+    (tmp_path / "class").symlink_to(environment / "hand-ins")
+    seen = [*sandbox.readable(), tmp_path / "link", environment]
+    monkeypatch.setattr(sandbox, "readable", lambda: seen)
+    names = [str(tmp_path / name / "hand-ins") for name in ("link", "environment")]
+    code = f"import os, json; print(json.dumps([os.listdir(p) for p in {names!r}]))"
+    assert inside(tmp_path, code) == [["a.ipynb"]] * 2
+    for hidden in (tmp_path / "class", environment / "hand-ins"):
+        assert inside(tmp_path, code, hidden=[hidden]) == [[], []]
 
 
 def test_nothing_can_be_written_but_a_small_folder(tmp_path):
