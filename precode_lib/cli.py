@@ -137,7 +137,7 @@ def _add_grade(commands) -> None:
         "--sandbox",
         choices=KINDS,
         default="auto",
-        help="none: for your own notebooks",
+        help="bwrap; a container of podman or docker; none: for your own notebooks",
     )
     grade.add_argument(
         "--jobs", type=_count, metavar="N", help="at a time; default half of the cores"
@@ -147,10 +147,14 @@ def _add_grade(commands) -> None:
         type=_count,
         metavar="SECONDS",
         default=int(limits.seconds),
-        help="for a notebook; default %(default)s",
+        help="that a notebook computes or sleeps; default %(default)s, and five times "
+        "that by the clock",
     )
     grade.add_argument(
-        "--cell-timeout", type=_count, metavar="SECONDS", help="default a third of it"
+        "--cell-timeout",
+        type=_count,
+        metavar="SECONDS",
+        help="of the same kind, for one cell; default a third of it",
     )
     grade.add_argument(
         "--memory",

@@ -232,7 +232,7 @@ class _Watch:
         while True:
             with suppress(subprocess.TimeoutExpired):
                 code = self.process.wait(POLL)
-                if code and self.box.hold.ran_out(self.process.pid):
+                if code and self.box.hold.ran_out(self._root()):
                     return self._much_memory
                 return "" if code == 0 else f"its driver ended with code {code}"
             if interrupted is not None and interrupted.is_set():
@@ -263,7 +263,7 @@ class _Watch:
         limits = self.limits
         memory = usage.memory(family, limits.memory)
         self.result.memory = max(self.result.memory, memory)
-        if memory > limits.memory or self.box.hold.ran_out(self.process.pid):
+        if memory > limits.memory or self.box.hold.ran_out(self._root()):
             return self._much_memory
         if self.box.is_one and usage.files(family) > limits.files:
             return f"it made more than {limits.files:,} files"

@@ -1,4 +1,4 @@
-"""The box in which a hand-in runs: bubblewrap, or none.
+"""The box in which a hand-in runs: bubblewrap, a container, or none.
 
 In bubblewrap a notebook sees of the machine the Python that runs it, the system's
 libraries, and this package; it has a small folder of its own, and no network. It cannot
@@ -21,11 +21,11 @@ from typing import Literal
 
 import precode_lib
 
-from . import calls, crowds, dropping
+from . import calls, containers, crowds, dropping
 from .limits import SHARED, Limits
 from .places import USERS, folder
 
-Kind = Literal["bwrap", "none"]
+Kind = Literal["bwrap", "container", "none"]
 HOME = "/tmp/home"  # in the box
 MEETING = "/run/examiner"  # in the box: the folder of the examiner's socket
 SOCKET = "socket"
@@ -35,7 +35,8 @@ _AS_ROOT = (
     "As root, each hand-in becomes a user without rights, which has to be possible and "
     "to read the Python environment; best, run the command as an ordinary user. "
 )
-_INSIDE = [sys.executable, "-B", "-m", "precode_lib.grading.inside"]
+_DRIVER = ["-m", "precode_lib.grading.inside"]
+_INSIDE = [sys.executable, "-B", *_DRIVER]
 # What programs of the system want to read; nothing of it is private.
 _SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store"]
 # What tells more of the machine than a notebook needs.
@@ -81,6 +82,9 @@ def choose(kind: str) -> Kind:
                 f"user's: {problem}\nRun the command as an ordinary user."
             )
         return "none"
+    if kind == "container":
+        containers.check()
+        return "container"
     problem = bwrap_problem()
     if problem:
         raise ValueError(
@@ -154,6 +158,10 @@ def box(
         scratch: the notebook's own folder, where there is no bubblewrap.
         hidden: folders that must not be seen, wherever they are.
     """
+    if kind == "container":
+        with _container(limits, meeting) as one:
+            yield one
+        return
     with crowds.held(limits, is_root=_is_root()) as hold:
         if kind == "none":
             user = _free_user() if _is_root() else None
@@ -165,6 +173,16 @@ def box(
             variables = environment(HOME, f"{MEETING}/{SOCKET}")
             one = _held(hold, [*words, *_INSIDE], variables)
             yield replace(one, descriptors=descriptors, is_one=True)
+
+
+@contextmanager
+def _container(limits: Limits, meeting: Path) -> Iterator[Box]:
+    given = {"meeting": meeting, "stubs": markers_stubs(), "command": _DRIVER}
+    variables = environment(HOME, f"{MEETING}/{SOCKET}")
+    with containers.lent(limits, **given, variables=variables) as one:
+        ours = dict(os.environ)  # for the engine's program; the container has its own
+        ways = {"hold": one.hold, "root": one.root, "end": one.end}
+        yield Box(one.command, ours, **ways)
 
 
 def _held(
