@@ -25,6 +25,7 @@ class Limits:
         scratch: all files that it writes; only a box holds it to that.
         files: how many there are; only a box holds it to that.
         sockets: at the same time; only a box holds it to that.
+        descriptors: at the same time, of all its processes.
         output: that reaches the grader, of what its driver says.
     """
 
@@ -36,7 +37,8 @@ class Limits:
     file: int = 64 * MB
     scratch: int = 256 * MB
     files: int = 20_000
-    sockets: int = 500
+    sockets: int = 150
+    descriptors: int = 3000
     output: int = 4 * MB
 
     @property

@@ -269,6 +269,8 @@ class _Watch:
             return f"it made more than {limits.files:,} files"
         if self.box.is_one and usage.sockets(family) > limits.sockets:
             return f"it opened more than {limits.sockets} sockets"
+        if usage.descriptors(family) > limits.descriptors:
+            return f"it had more than {limits.descriptors:,} descriptors open"
         if usage.left() < usage.reserve():
             return (
                 f"the machine had less than {usage.reserve() / 1e6:,.0f} MB of memory "

@@ -191,6 +191,20 @@ def test_very_many_sockets_stop_a_hand_in(monkeypatch):
     assert "more than 150 sockets" in stopped(SOCKETS, monkeypatch, limits=limits)
 
 
+PIPES = """
+import os, time
+for _ in range(3):
+    os.fork()
+held = [os.pipe() for _ in range(100)]
+time.sleep(100)
+"""
+
+
+def test_very_many_pipes_stop_a_hand_in(monkeypatch):
+    limits = Limits(seconds=60, descriptors=1000)
+    assert "more than 1,000 descriptors" in stopped(PIPES, monkeypatch, limits=limits)
+
+
 def test_a_machine_keeps_a_reserve(monkeypatch):
     monkeypatch.setattr(usage, "left", lambda: usage.reserve() - 1)
     reason = stopped("import time; time.sleep(100)", monkeypatch)
