@@ -76,6 +76,7 @@ def run(
                 log = _in_a_box(box, notebook, limits, result, interrupted, helper)
         _note_findings(told, result)
         _note_cells(log, result)
+        _note_calls(result)
     result.seconds = round(time.monotonic() - began, 1)
     return result
 
@@ -345,6 +346,15 @@ def _note_findings(told: _Drain, result: Run) -> None:
             result.findings[line["name"]] = line
         elif line.get("name") in result.findings:
             result.findings[line["name"]]["asked"] = line["asked"]
+
+
+def _note_calls(result: Run) -> None:
+    """Say so where the examiner has stopped to listen."""
+    from precode_lib.checks.examiner import MOST_QUESTIONS
+
+    calls = result.malformed + sum(one["asked"] for one in result.findings.values())
+    if calls >= MOST_QUESTIONS and not result.stopped:
+        result.stopped = f"it called on the examiner {MOST_QUESTIONS} times"
 
 
 def _note_cells(log: _Drain, result: Run) -> None:

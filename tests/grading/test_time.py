@@ -156,6 +156,16 @@ def test_honest_seconds_are_kept():
     assert math.isfinite(result.cells[4]["seconds"])
 
 
+@pytest.mark.parametrize(("malformed", "asked"), [(200, 0), (0, 200), (150, 50)])
+def test_who_calls_on_the_examiner_without_end_is_said(malformed, asked):
+    result = running.Run(malformed=malformed, findings={"x": {"asked": asked}})
+    running._note_calls(result)
+    assert result.stopped == "it called on the examiner 200 times"
+    few = running.Run(malformed=malformed // 2, findings={"x": {"asked": asked // 2}})
+    running._note_calls(few)
+    assert few.stopped == ""
+
+
 class CellError(Exception):
     """As nbval's, with the traceback of the cell."""
 
