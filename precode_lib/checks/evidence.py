@@ -4,7 +4,6 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.distributions import Binomial
 
 from .exercise import exercise
 from .expectations import expect_number, expect_sequence
@@ -167,9 +166,9 @@ def _highest_rate(victims: int) -> float:
     """By bisection: the rate with which none succeeds with probability 0.05."""
     low, high = 0.0, 1.0
     for _ in range(50):
-        middle = torch.tensor((low + high) / 2, dtype=torch.float64)
-        none = Binomial(victims, middle).log_prob(torch.tensor(0.0)).exp()
-        low, high = (middle.item(), high) if none > 0.05 else (low, middle.item())
+        middle = (low + high) / 2
+        none = (1 - middle) ** victims
+        low, high = (middle, high) if none > 0.05 else (low, middle)
     return low
 
 

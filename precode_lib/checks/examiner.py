@@ -14,7 +14,6 @@ The first verdict on an exercise is final, unless it was that no answer was give
 otherwise a notebook could ask until it is right.
 """
 
-import itertools
 import json
 import os
 import select
@@ -22,9 +21,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import IO, Any
 
@@ -36,7 +35,10 @@ from .plain import Todo
 
 CUT_SHORT = "the judgement was cut short."
 NOTHING_CAME = "your function returned nothing that can be used"
-MOST_QUESTIONS = 200  # of one notebook; honest ones ask once per exercise
+MOST_QUESTIONS = 200  # about one exercise that are judged; honest ones ask once
+MOST_WAITING = 64  # connections that have not said anything yet
+MOST_TOLD = 1000  # lines on what changes no finding, so that findings always fit
+PATIENT_WITH = 8  # malformed questions; after these nobody is waited for long
 MOST_CHARACTERS = 4000  # of a message; markers write far fewer
 MOST_TEXT = 20_000  # characters of an open question's answer that are kept
 
@@ -83,7 +85,7 @@ class Finding:
     @property
     def is_final(self) -> bool:
         """Whether asking again changes nothing."""
-        return self.state != "unanswered"
+        return self.state != "unanswered" or self.asked >= MOST_QUESTIONS
 
 
 def markers(chapter: str, names: Sequence[str]) -> dict[str, Callable[..., Verdict]]:
@@ -192,29 +194,83 @@ def serve(
     stop: IO | int,
     limits: Limits = Limits(),
 ) -> dict[str, Finding]:
-    """Judge one question after another until `stop` ends; tells each line of `told`."""
-    found: dict[str, Finding] = {}
-    for number in itertools.count():
-        ready, _, _ = select.select([listener, stop], [], [])
-        if stop in ready:
-            break
-        connection, _ = listener.accept()
+    """Judge one question after another until `stop` ends; tells each line of `told`.
+
+    However many connections there are, a question is judged as soon as it comes: those
+    who say nothing are not waited for, and those who ask again get the same answer.
+    """
+    desk, waiting = _Desk(told), _Waiting(listener, stop, limits.question)
+    for connection in waiting:
+        is_patient = desk.malformed < PATIENT_WITH
+        patience = limits.question if is_patient else limits.question / 20
+        each = replace(limits, question=patience)
         with connection:
-            if number >= MOST_QUESTIONS:
-                continue
-            finding = _in_a_process(connection, judges, found, stop, limits)
+            desk.note(_in_a_process(connection, judges, desk.found, stop, each))
+    for _ in range(waiting.dropped):
+        desk.note(None)
+    return desk.found
+
+
+class _Waiting:
+    """The connections in the order in which they begin to speak, until `stop` ends."""
+
+    def __init__(self, listener: socket.socket, stop: IO | int, patience: float):
+        self.listener, self.stop, self.patience = listener, stop, patience
+        self.until: dict[socket.socket, float] = {}  # of the silent ones, oldest first
+        self.dropped = 0
+
+    def __iter__(self) -> Iterator[socket.socket]:
+        while True:
+            first = min(self.until.values(), default=None)
+            patience = None if first is None else max(0, first - time.monotonic())
+            watched = [self.listener, self.stop, *self.until]
+            ready, _, _ = select.select(watched, [], [], patience)
+            if self.stop in ready:
+                break
+            if self.listener in ready:
+                connection, _ = self.listener.accept()
+                self.until[connection] = time.monotonic() + self.patience
+            self._drop(self.until.keys() - {*ready})
+            for connection in self.until.keys() & {*ready}:
+                del self.until[connection]
+                yield connection
+        for connection in self.until:
+            connection.close()
+
+    def _drop(self, silent: Set[socket.socket]) -> None:
+        """Of those who have not spoken, the late; and the oldest of too many."""
+        now, in_order = time.monotonic(), [c for c in self.until if c in silent]
+        late = [each for each in in_order if self.until[each] < now]
+        for connection in late or in_order[:-MOST_WAITING]:
+            del self.until[connection]
+            connection.close()
+            self.dropped += 1
+
+
+class _Desk:
+    """What was found, and who is told of it."""
+
+    def __init__(self, told: IO[str]):
+        self.told, self.lines = told, 0
+        self.found: dict[str, Finding] = {}
+        self.malformed = 0
+
+    def note(self, finding: Finding | None) -> None:
+        """Keep a finding; None stands for somebody who asked nothing."""
         if finding is None:
-            print(json.dumps({"malformed": True}), file=told, flush=True)
-            continue
-        before = found.get(finding.name)
+            self.malformed += 1
+            return self._tell({"malformed": True})
+        before = self.found.get(finding.name)
         finding.asked = before.asked + 1 if before else 1
-        found[finding.name] = finding
+        self.found[finding.name] = finding
         if before and before.is_final:
-            news = {"name": finding.name, "asked": finding.asked}
-        else:
-            news = asdict(finding)
-        print(json.dumps(news), file=told, flush=True)
-    return found
+            return self._tell({"name": finding.name, "asked": finding.asked})
+        return self._tell(asdict(finding), always=True)
+
+    def _tell(self, news: dict[str, Any], always: bool = False) -> None:
+        self.lines += 1
+        if always or self.lines <= MOST_TOLD:
+            print(json.dumps(news), file=self.told, flush=True)
 
 
 def _in_a_process(

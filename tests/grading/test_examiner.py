@@ -1,5 +1,6 @@
 """The examiner: what it says of honest notebooks, and of those that are not."""
 
+import io
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,12 +153,12 @@ def test_a_code_that_no_rewording_changes_says_how_a_finding_came_about(examinat
     with examination as exam:
         exam.ask("by_hand", 1, 2)
         exam.ask("closed_form", lambda *g: 1 / 0)
-        exam.ask("label", lambda db: 10**4000)
+        exam.ask("label", lambda db: 3j)
         exam.ask("two_photographs", words)
     assert [code_of(exam, name) for name in NAMES if name != "enough_noise"] == [
         "judged",
         "raised",
-        "unjudged",
+        "judged",
         "handed_in",
     ]
 
@@ -168,6 +170,10 @@ def test_silence_and_a_judgement_cut_short_have_codes_of_their_own(tmp_path):
     found = served(tmp_path, ask_once("crash"), judging(kill_or_call))
     (tmp_path / "socket").unlink()
     assert (found["x.y"].code, found["x.y"].state) == ("cut_short", "raised")
+
+    found = served(tmp_path, ask_once(7), judging(lambda answer, _: answer / 0))
+    (tmp_path / "socket").unlink()
+    assert (found["x.y"].code, found["x.y"].state) == ("unjudged", "raised")
 
     def leave(address):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -208,11 +214,12 @@ def test_the_examiner_of_a_run_is_another_process(tmp_path):
         (None, "wrong", "returned None"),
         (object(), "wrong", "a object is not accepted"),
         (float("nan"), "wrong", "NaN or infinity"),
-        (10**4000, "raised", "could not be judged"),
+        (10**4000, "wrong", "should be a number"),
+        (10**5000, "wrong", "more than 4,300 digits"),
         (torch.zeros(3, 1_000_000), "wrong", "should be a number, got a tensor"),
         ("x" * 1_000_000, "wrong", "should be a number"),
     ],
-    ids=["none", "object", "nan", "huge", "shape", "text"],
+    ids=["none", "object", "nan", "huge", "endless", "shape", "text"],
 )
 def test_whatever_a_function_returns_there_is_a_verdict(
     examination, output, state, words
@@ -373,7 +380,7 @@ def test_who_leaves_in_the_middle_has_a_verdict(examination):
 SHORT = examiner.Limits(question=1, call=1, verdict=3, memory=256 << 20)
 
 
-def served(tmp_path, talk, judges, limits=SHORT):
+def served(tmp_path, talk, judges, limits=SHORT, told=None):
     """What an examiner with these judges, in this process, found when `talk` ends."""
     stop, hand = os.pipe()
     with running._listening(tmp_path) as listener, open(os.devnull, "w") as nowhere:
@@ -392,7 +399,7 @@ def served(tmp_path, talk, judges, limits=SHORT):
             finally:
                 os._exit(0)
         os.close(hand)
-        found = examiner.serve(listener, judges, nowhere, stop, limits)
+        found = examiner.serve(listener, judges, told or nowhere, stop, limits)
         os.waitpid(other, 0)
     os.close(stop)
     return found
@@ -463,15 +470,72 @@ def test_a_marker_that_crashes_or_hangs_is_a_verdict(tmp_path):
         )
 
 
-def test_questions_without_end_end(tmp_path, monkeypatch):
+def two_exercises(judge_one):
+    return {**judging(judge_one), "x.z": judging(lambda answer, _: None)["x.y"]}
+
+
+def test_questions_without_end_change_nothing_and_others_are_judged(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(examiner, "MOST_QUESTIONS", 3)
+    judged = tmp_path / "judged"
+
+    def count(answer, _):
+        with judged.open("a") as file:
+            file.write("x")
+        raise NotSolved("no answer.", "unanswered")
 
     def talk(address):
-        for _ in range(10):
-            examined.ask("x.y", (TODO,), address)
+        for _ in range(6):
+            examined.ask("x.y", (1,), address)
+        assert examined.ask("x.z", (1,), address).is_right
 
-    found = served(tmp_path, talk, judging(lambda answer, _: None))
-    assert found["x.y"].asked == 3
+    found = served(tmp_path, talk, two_exercises(count))
+    assert judged.read_text() == "xxx"
+    assert (found["x.y"].state, found["x.y"].asked) == ("unanswered", 6)
+    assert found["x.z"].state == "right"
+
+
+@pytest.mark.parametrize("kind", ["silent", "malformed", "again", "gone"])
+def test_a_flood_of_connections_takes_nobody_elses_verdict(tmp_path, kind):
+    def talk(address):
+        examined.ask("x.y", (1,), address)
+        crowd = []
+        for _ in range(230):
+            crowd.append(socket.socket(socket.AF_UNIX))
+            crowd[-1].connect(address)
+            if kind == "malformed":
+                crowd[-1].sendall(b"GET / HTTP/1.1")
+            if kind == "again":
+                frames.send(crowd[-1], {"ask": "x.y", "answers": [{"plain": 2}]})
+            if kind in ("malformed", "gone"):
+                crowd.pop().close()
+        assert examined.ask("x.z", (1,), address).is_right
+
+    limits = replace(SHORT, question=20)
+    found = served(tmp_path, talk, two_exercises(lambda answer, _: None), limits)
+    assert {name: one.state for name, one in found.items()} == {
+        "x.y": "right",
+        "x.z": "right",
+    }
+    assert found["x.y"].asked == (231 if kind == "again" else 1)
+
+
+def test_however_much_is_asked_every_finding_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(examiner, "MOST_TOLD", 5)
+
+    def talk(address):
+        for _ in range(9):
+            examined.ask("x.y", (1,), address)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(address)
+        examined.ask("x.z", (1,), address)
+
+    lines = io.StringIO()
+    served(tmp_path, talk, two_exercises(lambda answer, _: None), told=lines)
+    news = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [line["name"] for line in news if "state" in line] == ["x.y", "x.z"]
+    assert len(news) == 6
 
 
 def test_the_markers_of_every_notebook_are_there():
