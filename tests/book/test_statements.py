@@ -27,15 +27,13 @@ def test_beta_in_bits_is_the_number_on_the_page():
     assert round(1000 * BITS_BETA, 3) == float(number)
 
 
-def after_the_lines(block: int, **given) -> dict:
-    """All names, after one of the two blocks of code ran on a model."""
-    first, second = re.findall(
-        r"```python\n(.*?)```", read("how_to_use.md"), flags=re.DOTALL
-    )
+def after_the_lines(heading: str, **given) -> dict:
+    """All names, after the code under a heading of the library's page ran."""
+    section = read("api/index.md").split(f"## {heading}\n")[1]
+    code = re.search(r"```python\n(.*?)```", section, flags=re.DOTALL)[1]
     generator = torch.Generator().manual_seed(0)
     model = smlp((1, 8, 8), width=16, generator=generator)
     names = {"model": model, "labels": torch.zeros(2, 1, dtype=torch.long), **given}
-    code = (first, second)[block]
     exec(code.replace("iterations=1000", "iterations=2"), names)
     return names
 
@@ -47,7 +45,8 @@ def drawn(draw) -> torch.Tensor:
 
 def test_the_lines_for_a_defense_and_an_objective_run():
     normal = Normalisation((0.5,), (0.25,))
-    names = after_the_lines(0, images=drawn(torch.randn), normal=normal)
+    heading = "A defense and a distance of your own"
+    names = after_the_lines(heading, images=drawn(torch.randn), normal=normal)
     for term in names["seen"].shared.dense().values():
         torch.testing.assert_close(term, term.round().clamp(-1, 1))
     first, second = (step.objective for step in names["search"])
@@ -59,7 +58,8 @@ def test_the_lines_for_a_defense_and_an_objective_run():
 
 def test_the_lines_for_your_own_model_run():
     pixels = drawn(torch.rand)
-    names = after_the_lines(1, pixels=pixels, print=lambda *values: None)
+    heading = "A model of your own"
+    names = after_the_lines(heading, pixels=pixels, print=lambda *values: None)
     found = names["normal"].denormalise(names["found"].images)
     torch.testing.assert_close(found, pixels[:, 0])
     assert names["search"].result.pixels.shape == pixels.shape
