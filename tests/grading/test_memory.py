@@ -142,10 +142,10 @@ HIDDEN = """
 import ctypes, threading, time
 def hold():
     global held
+    time.sleep(1)  # until the first thread has ended
     held = bytearray(b"x" * 500_000_000)
     time.sleep(100)
 threading.Thread(target=hold).start()
-time.sleep(1)
 ctypes.CDLL(None).pthread_exit(None)
 """
 
