@@ -209,7 +209,10 @@ HOSTILE = {
         {**STOPPED, "by_hand": "right"},
     ),
     "eats": (with_answer("label", hand_ins.MEMORY), all_but("label", "raised")),
-    "shares": (with_answer("label", hand_ins.SHARED_MEMORY), UNTIL_LABEL),
+    "shares": (
+        with_answer("label", hand_ins.SHARED_MEMORY),
+        all_but("label", "raised"),
+    ),
     "kills": (with_answer("label", hand_ins.KILL_PARENT), UNTIL_LABEL),
     "kills_all": (notebook(added=[hand_ins.KILL_ALL]), STOPPED),
     "exits": (with_answer("label", hand_ins.EXIT), UNTIL_LABEL),
