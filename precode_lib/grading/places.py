@@ -49,9 +49,12 @@ def clear_left_over() -> None:
 
 
 def _is_ours(entry: os.DirEntry) -> bool:
-    user, ours = entry.stat(follow_symlinks=False).st_uid, os.geteuid()
-    is_ours = user == ours or (ours == 0 and user in USERS)
-    return is_ours and entry.is_dir(follow_symlinks=False)
+    try:
+        user, ours = entry.stat(follow_symlinks=False).st_uid, os.geteuid()
+        is_ours = user == ours or (ours == 0 and user in USERS)
+        return is_ours and entry.is_dir(follow_symlinks=False)
+    except OSError:  # it has gone meanwhile
+        return False
 
 
 def _where() -> str | None:

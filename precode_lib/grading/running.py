@@ -352,7 +352,9 @@ def _note_calls(result: Run) -> None:
     """Say so where the examiner has stopped to listen."""
     from precode_lib.checks.examiner import MOST_QUESTIONS
 
-    calls = result.malformed + sum(one["asked"] for one in result.findings.values())
+    calls = result.malformed + sum(
+        one.get("asked", 0) for one in result.findings.values()
+    )
     if calls >= MOST_QUESTIONS and not result.stopped:
         result.stopped = f"it called on the examiner {MOST_QUESTIONS} times"
 

@@ -57,6 +57,16 @@ def test_what_was_made_just_now_stays(killed):
     assert folder.is_dir()
 
 
+def test_a_folder_that_goes_meanwhile_disturbs_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "_where", lambda: str(tmp_path))
+    (tmp_path / "precode-box-abcdefgh").mkdir()
+    with os.scandir(tmp_path) as entries:
+        (entry,) = entries
+    (tmp_path / "precode-box-abcdefgh").rmdir()
+    assert not places._is_ours(entry)
+    places.clear_left_over()
+
+
 def test_other_folders_and_links_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "_where", lambda: str(tmp_path))
     (tmp_path / "real").mkdir()

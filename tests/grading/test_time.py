@@ -200,6 +200,7 @@ def test_nbval_s_own_sentence_says_that_time_was_up_and_no_word_of_a_student_s(
 
 @needs_bwrap
 @pytest.mark.slow
+@pytest.mark.classroom_all  # it takes the cores that other tests need
 def test_beside_busy_processes_the_marks_are_the_same(tmp_path):
     folder = tmp_path / "hand-ins"
     hand_ins.hand_in(folder, "anna", hand_ins.notebook())
