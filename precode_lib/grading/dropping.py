@@ -1,11 +1,12 @@
 """Become an unprivileged user of the machine, then a program: hand-ins of root's.
 
-    python -I -S dropping.py USER SOURCE PLACE SOURCE PLACE ... -- PROGRAM ARGUMENTS
+    python -I -S dropping.py PARENT USER SOURCE PLACE ... -- PROGRAM ARGUMENTS
 
 is started by root as a file, and needs nothing but Python. What that user may not
 reach, because a folder above it is private, is mounted at the given places first, in a
 name space of mounts that nobody else sees. There is no way back: the program has no
-rights of root left that it could take up again.
+rights of root left that it could take up again. It ends with its parent, the grader of
+that number.
 """
 
 import ctypes
@@ -15,14 +16,17 @@ from collections.abc import Sequence
 
 _NEW_MOUNTS, _BIND, _RECURSIVE, _PRIVATE = 0x00020000, 4096, 16384, 1 << 18
 
+_END_WITH_PARENT, _KILL = 1, 9
+
 
 def main() -> None:
     """Do what the command line says."""
     end = sys.argv.index("--")
-    user, *places = sys.argv[1:end]
+    parent, user, *places = sys.argv[1:end]
     if places:
         mount(places[::2], places[1::2])
     drop(int(user))
+    end_with(int(parent))
     command = sys.argv[end + 1 :]
     os.execvp(command[0], command)
 
@@ -44,6 +48,14 @@ def mount(sources: Sequence[str], places: Sequence[str]) -> None:
     bind("none", "/", _RECURSIVE | _PRIVATE)
     for source, place in zip(sources, places, strict=True):
         bind(source, place, _BIND | _RECURSIVE)
+
+
+def end_with(parent: int) -> None:
+    """End when the parent does; a ValueError if it has ended before."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_END_WITH_PARENT, _KILL)
+    if os.getppid() != parent:
+        raise ValueError("the grader has ended.")
 
 
 def drop(user: int) -> None:

@@ -280,7 +280,7 @@ def _as(user: int | None, mounted: Iterable[tuple[Path, Path]] = ()) -> list[str
     pairs = [str(path) for pair in mounted for path in pair]
     # By its file: the library's other modules take seconds, and are not asked for.
     python = [sys.executable, "-I", "-S", "-B", dropping.__file__]
-    return [*python, str(user), *pairs, "--"]
+    return [*python, str(os.getpid()), str(user), *pairs, "--"]
 
 
 def _free_user() -> int:

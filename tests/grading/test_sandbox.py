@@ -302,6 +302,17 @@ def check_that_root_is_refused(tmp_path, reason):
 
 
 @as_root
+@pytest.mark.parametrize("is_there", [True, False])
+def test_as_root_nothing_starts_when_the_grader_has_ended(is_there, monkeypatch):
+    if not is_there:
+        monkeypatch.setattr(sandbox.os, "getpid", lambda: 2)
+    command = [*sandbox._as(1900000001), "/bin/echo", "started"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert (done.stdout == "started\n") is is_there
+    assert ("the grader has ended" in done.stderr) is not is_there
+
+
+@as_root
 def test_who_has_given_up_root_cannot_take_it_up_again():
     code = (
         "import os; status = open('/proc/self/status').read().split()\n"
