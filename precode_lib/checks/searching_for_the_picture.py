@@ -6,9 +6,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from precode_lib.attacks.objectives import squared_distance
 from precode_lib.attacks.recipes import dlg
 from precode_lib.data import IDENTITY, Pictures
 from precode_lib.federated import observe
+from precode_lib.gradients import Gradients
 from precode_lib.metrics import score
 from precode_lib.models import lenet, uniform
 
@@ -16,8 +18,9 @@ from .exercise import exercise
 from .expectations import expect_close, expect_number
 from .texts import open_question
 
-NOTEBOOKS_USE = ["SPANS", "search_in"]
-SPANS = [0.02, 0.1, 0.5, 2]  # weights are drawn from ± this
+NOTEBOOKS_USE = ["FACTORS", "SPANS", "search_in"]
+SPANS = [0.02, 0.5]  # weights are drawn from ± this
+FACTORS = [1, 100, 10_000, 1_000_000]  # D is multiplied by this
 
 
 @exercise
@@ -215,8 +218,15 @@ def finite_differences(
     return torch.stack([(function(x + s) - function(x - s)) / (2 * h) for s in steps])
 
 
-def search_in(photo: Pictures, span: float) -> tuple[Tensor, float]:
-    """DLG on one photograph, weights within ± span: pixels (1, C, H, W), and D."""
+def search_in(photo: Pictures, span: float, factor: float) -> tuple[Tensor, float]:
+    """DLG with factor * D on one photograph, weights within ± span.
+
+    Returns the pixels (1, C, H, W) and D in its own units.
+    """
+
+    def distance(guess: Gradients, sent: Gradients) -> Tensor:
+        return factor * squared_distance(guess, sent)
+
     network = lenet(
         photo.image_shape,
         init=uniform(span),
@@ -230,52 +240,57 @@ def search_in(photo: Pictures, span: float) -> tuple[Tensor, float]:
         normalisation=IDENTITY,
     )
     start = torch.Generator().manual_seed(2)
-    search = dlg(seen, generator=start, iterations=10)
+    search = dlg(seen, generator=start, iterations=10, distance=distance)
     for _ in search:
         pass
-    return search.result.pixels[:, 0], search.result.objective.item()
+    found = search.result
+    return found.pixels[:, 0], found.objective.item() / factor
 
 
 @cache
-def searches() -> dict[float, tuple[float, float]]:
-    """SSIM and D of the search in each network of the slider."""
+def searches() -> dict[tuple[float, float], float]:
+    """SSIM of the search for each pair of the sliders' values."""
     from precode_lib.data import victims
 
     photo = victims("photos", 10, size=12)[[2]]
-    found = {span: search_in(photo, span) for span in SPANS}
+    pairs = [(span, factor) for span in SPANS for factor in FACTORS]
+    found = {pair: search_in(photo, *pair)[0] for pair in pairs}
     return {
-        span: (score(photo.pixels, pixels).ssim.item(), distance)
-        for span, (pixels, distance) in found.items()
+        pair: score(photo.pixels, pixels).ssim.item() for pair, pixels in found.items()
     }
 
 
 @exercise
-def which_weights(largest, fooled, generator):
-    """Run the search in every network."""
+def which_units(unmoved, needed, generator):
+    """Run the search for every pair of the sliders' values."""
     found = searches()
-    there = [span for span in SPANS if found[span][0] > 0.9]
+    there = {s: [f for f in FACTORS if found[s, f] > 0.9] for s in SPANS}
+    always = [span for span in SPANS if there[span] == FACTORS]
+    small = SPANS[0]
     expect_number(
-        largest,
-        there[-1],
-        what="largest",
+        unmoved,
+        always[0],
+        what="unmoved",
         secret=True,
-        hint="move the slider from the right; where does SSIM come close to 1?",
-        mistakes={
-            "the picture is found here, and in larger weights, too.": there[0],
-            "here the search got stuck: look at D, and at SSIM.": SPANS[-1],
-        },
+        hint="in which network is the photograph found, whatever D is multiplied by?",
+        mistakes={"here the photograph is found with some multiples only.": small},
     )
-    small = [s for s in SPANS if found[s][0] < 0.9 and found[s][1] < 1e-3]
+    first = there[small][0]
     expect_number(
-        fooled,
-        small[0],
-        what="fooled",
+        needed,
+        first,
+        what="needed",
         secret=True,
-        hint="D below a thousandth, and SSIM far from 1: where are both true?",
+        hint="within ±0.02, move the slider from the left: where does SSIM come "
+        "close to 1?",
         mistakes={
-            "no picture here, but D is large: nobody is fooled.": SPANS[-1],
-            "D is small here, and rightly so: the picture is there.": there[0],
-            "D is small here, and the picture is there.": there[-1],
+            "the photograph is found here, but with a smaller multiple, too.": (
+                FACTORS[-1]
+            ),
+            "look at SSIM: a likeness, but not yet close to 1.": (
+                FACTORS[FACTORS.index(first) - 1]
+            ),
+            "within ±0.02 D as it is finds nothing.": 1,
         },
     )
 
@@ -287,7 +302,8 @@ def a_safe_network(text, generator):
         text,
         mentions="that one attack failed, not all: ReLU makes D jump, which L-BFGS "
         "cannot follow, and another distance, optimizer or start may succeed; that the "
-        "gradient was not shown to hold less; that D should have been reported, and "
+        "gradient was not shown to hold less; that D should have been reported, the "
+        "same search tried on a thousand times D, and "
         "the other attacks (matching directions, the division) tried.",
         mistakes=[
             '"ReLU hides the picture": it hinders this search.',

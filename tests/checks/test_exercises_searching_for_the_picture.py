@@ -6,6 +6,8 @@ from marking import assert_refused, assert_right
 from torch.nn.functional import cross_entropy
 
 from precode_lib.checks import searching_for_the_picture as check
+from precode_lib.data import victims
+from precode_lib.metrics import score
 
 RIGHT = (4, 9, -12, -2)
 
@@ -138,19 +140,27 @@ def test_the_gradient_written_out_is_autograds(generator):
 
 
 @pytest.mark.parametrize(
-    ("largest", "fooled", "hint"),
+    ("unmoved", "needed", "hint"),
     [
-        (0.1, 0.02, "in larger weights"),
-        (2, 0.02, "got stuck"),
-        (0.02, 0.02, "close to 1"),
-        (0.5, 2, "nobody is fooled"),
-        (0.5, 0.1, "rightly so"),
-        (0.5, 0.5, "and the picture is there"),
+        (0.02, 10_000, "with some multiples only"),
+        (0.5, 1_000_000, "with a smaller multiple, too"),
+        (0.5, 100, "not yet close to 1"),
+        (0.5, 1, "finds nothing"),
     ],
 )
-def test_wrong_weights_are_told_what_the_slider_shows(largest, fooled, hint):
-    assert_right(check.which_weights, 0.5, 0.02)
-    assert_refused(check.which_weights, largest, fooled, hint=hint)
+def test_the_units_that_a_search_needs_are_read_off_the_sliders(unmoved, needed, hint):
+    assert_right(check.which_units, 0.5, 10_000)
+    assert_refused(check.which_units, unmoved, needed, hint=hint)
+
+
+def test_a_failed_search_can_have_the_smaller_distance():
+    photo = victims("photos", 10, size=12)[[2]]
+    (failed, low), (found, high) = (
+        check.search_in(photo, span, factor=1) for span in check.SPANS
+    )
+    assert score(photo.pixels, failed).ssim < 0.1
+    assert score(photo.pixels, found).ssim > 0.9
+    assert low < high / 10
 
 
 def test_no_judgement_of_the_safe_network_is_unanswered():
