@@ -49,7 +49,7 @@ def test_an_attack_is_the_paper_s_unless_it_says_otherwise():
     made = recipe(usual)
     assert (made.iterations, made.patience) == (7_000, 1_200)
     assert made.optimizer.keywords == {"lr": 0.01}
-    assert RECIPES == {"iga": IGA_PRECODE, "cpl": CPL_PRECODE}
+    assert (RECIPES["iga"], RECIPES["cpl"]) == (IGA_PRECODE, CPL_PRECODE)
     assert made.distance is IGA_PRECODE.distance
     assert made.prior_weight == IGA_PRECODE.prior_weight == 1e-6
     assert made.schedule is IGA_PRECODE.schedule
