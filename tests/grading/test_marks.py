@@ -7,10 +7,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from hand_ins import CHAPTER, NAMES, RIGHT, notebook
+from hand_ins import CHAPTER, NAMES, RIGHT, handed_in, notebook
 
 from precode_lib.checks.exercise import HANDED_IN
-from precode_lib.grading import assembly, collecting, marks, report, room, store, tables
+from precode_lib.grading import assembly, marks, report, room, store, tables
 from precode_lib.grading.limits import Limits
 from precode_lib.grading.running import Run
 
@@ -26,18 +26,8 @@ def clean():
 
 
 @pytest.fixture
-def one(clean):
-    return collecting.HandIn(
-        student="anna",
-        file="anna/x.ipynb",
-        clean=clean,
-        assembled=assembly.assemble(notebook(), clean),
-        problem="",
-        changed=1.0,
-        digest="0",
-        owner="anna",
-        path="anna/x.ipynb",
-    )
+def one():
+    return handed_in()
 
 
 def finding(name, state, message="m", asked=1, text="", code="judged"):

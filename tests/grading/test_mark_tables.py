@@ -9,12 +9,12 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from hand_ins import CHAPTER, notebook
+from hand_ins import CHAPTER, handed_in
 from hypothesis import given
 from hypothesis import strategies as st
 
 from precode_lib import cli
-from precode_lib.grading import assembly, collecting, marks, room, tables
+from precode_lib.grading import collecting, marks, tables
 from precode_lib.grading.running import Run
 
 SIGNS = ("=", "+", "-", "@", "|", "%", "＝", "＋", "－", "＠", "−")
@@ -28,18 +28,7 @@ FORMULAS = [
 
 @pytest.fixture(scope="module")
 def hand_in():
-    clean = assembly.clean_notebooks(room.book_exercises())[CHAPTER]
-    return collecting.HandIn(
-        student="anna",
-        file="anna/x.ipynb",
-        clean=clean,
-        assembled=assembly.assemble(notebook(), clean),
-        problem="",
-        changed=1.0,
-        digest="0",
-        owner="anna",
-        path="anna/x.ipynb",
-    )
+    return handed_in()
 
 
 def marked_as(hand_in, text):
