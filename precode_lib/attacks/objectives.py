@@ -23,6 +23,7 @@ __all__ = [
     "exponential_weights",
     "layerwise_cosine_distance",
     "linear_weights",
+    "scaled",
     "squared_distance",
     "squared_label_error",
     "total_variation",
@@ -92,6 +93,15 @@ class _TotalVariation(torch.autograd.Function):
             grad.narrow(axis, 1, count).add_(share)
             grad.narrow(axis, 0, count).sub_(share)
         return grad
+
+
+def scaled(distance: Distance, factor: float) -> Distance:
+    """The distance in other units: the same minima, and factor times the slopes."""
+
+    def in_other_units(guess: Gradients, target: Gradients, **options: Tensor):
+        return factor * distance(guess, target, **options)
+
+    return in_other_units
 
 
 def squared_label_error(logits: Tensor, labels: Tensor) -> Tensor:

@@ -6,11 +6,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from precode_lib.attacks.objectives import squared_distance
+from precode_lib.attacks.objectives import scaled, squared_distance
 from precode_lib.attacks.recipes import dlg
 from precode_lib.data import IDENTITY, Pictures
 from precode_lib.federated import observe
-from precode_lib.gradients import Gradients
 from precode_lib.metrics import score
 from precode_lib.models import lenet, uniform
 
@@ -223,10 +222,6 @@ def search_in(photo: Pictures, span: float, factor: float) -> tuple[Tensor, floa
 
     Returns the pixels (1, C, H, W) and D in its own units.
     """
-
-    def distance(guess: Gradients, sent: Gradients) -> Tensor:
-        return factor * squared_distance(guess, sent)
-
     network = lenet(
         photo.image_shape,
         init=uniform(span),
@@ -240,6 +235,7 @@ def search_in(photo: Pictures, span: float, factor: float) -> tuple[Tensor, floa
         normalisation=IDENTITY,
     )
     start = torch.Generator().manual_seed(2)
+    distance = scaled(squared_distance, factor)
     search = dlg(seen, generator=start, iterations=10, distance=distance)
     for _ in search:
         pass

@@ -7,7 +7,9 @@ end early or late: enough to choose between now and tonight.
 
 from collections.abc import Iterable
 
+from precode_lib.attacks import VictimLBFGS
 from precode_lib.experiments.cells import AtsCell, Cell, NoiseCell, Setup, TrainingCell
+from precode_lib.experiments.lab import RECIPES
 from precode_lib.experiments.store import Finished
 from precode_lib.experiments.tables import reseeded
 
@@ -60,7 +62,7 @@ def _guess(cell: Cell) -> float:
     # lenet goes on improving to the end
     steps = cell.iterations * (1 if setup.model == "lenet" else share)
     per_victim = (_DENSE_STEP if is_dense else _VICTIM_STEP).get(setup.model, 0.05)
-    if not cell.attack.startswith(("iga", "cpl")):
+    if getattr(RECIPES[cell.attack].optimizer, "func", None) is VictimLBFGS:
         steps *= _EVALUATIONS
     step = _STEP.get(setup.model, 0.01)  # other than the tables' models: a guess
     return size * steps * (step + cell.victims * per_victim)

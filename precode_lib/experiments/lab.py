@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from precode_lib import data, models
 from precode_lib.attacks import (
@@ -22,21 +22,15 @@ from precode_lib.attacks import (
     VictimLBFGS,
     known_labels,
 )
+from precode_lib.attacks.objectives import scaled
 from precode_lib.bottleneck import NATS_PER_BIT, with_precode
 from precode_lib.data import Pictures, Splits, victims
 from precode_lib.defenses import Defense, add_noise, prune, prune_globally
 from precode_lib.experiments.cells import AttackCell, Cell, Setup, TrainingCell
-from precode_lib.gradients import Gradients, squared_distance
 from precode_lib.initialisation import pytorch_default
 from precode_lib.validation import closest
 
 T = TypeVar("T")
-
-
-def _times(factor: float, guess: Gradients, target: Gradients) -> Tensor:
-    """The squared distance in other units."""
-    return factor * squared_distance(guess, target)
-
 
 # An attack of a cell; its optimizer gets the cell's learning rate.
 RECIPES: Mapping[str, Recipe] = {
@@ -44,8 +38,8 @@ RECIPES: Mapping[str, Recipe] = {
     "cpl": CPL_PRECODE,
     # The same search on the same distance, in other units: see the table "units".
     "dlg": DLG,
-    "dlg-e3": replace(DLG, name="DLG on 1e3 D", distance=partial(_times, 1e3)),
-    "dlg-e6": replace(DLG, name="DLG on 1e6 D", distance=partial(_times, 1e6)),
+    "dlg-e3": replace(DLG, name="DLG on 1e3 D", distance=scaled(DLG.distance, 1e3)),
+    "dlg-e6": replace(DLG, name="DLG on 1e6 D", distance=scaled(DLG.distance, 1e6)),
     "dlg-free": UNIT_FREE_DLG,
     # The label known, as to IGA, and no pixel moves further than a spread at once.
     "lbfgs": replace(

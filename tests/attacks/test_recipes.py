@@ -24,7 +24,7 @@ from precode_lib.attacks import (
     iga,
 )
 from precode_lib.attacks.labels import known_labels, row_sum_labels
-from precode_lib.attacks.objectives import cosine_distance, squared_distance
+from precode_lib.attacks.objectives import cosine_distance, scaled, squared_distance
 from precode_lib.attacks.starts import patterned
 from precode_lib.metrics import ssim
 
@@ -128,9 +128,7 @@ def test_the_settings_are_the_published_ones():
 
 def test_only_the_published_dlg_minds_the_units_of_its_distance():
     scene, unit = make_scene(), 2.0**-30  # a power of two changes no digit
-
-    def small(guess, target):
-        return unit * squared_distance(guess, target)
+    small = scaled(squared_distance, unit)
 
     def found(recipe, distance):
         changes = {"labels": known_labels, "iterations": 30}
