@@ -13,14 +13,12 @@ from functools import partial
 import torch
 from torch import Generator, Tensor, nn
 
-from precode_lib.ats.policies import Policy, Variant, apply_each
-from precode_lib.ats.search import NO_POLICY
+from precode_lib.ats import NO_POLICY, Policy, Variant, apply_each
 from precode_lib.attacks import IGA, Recipe, Reconstruction, Search
-from precode_lib.data.normalisation import Normalisation
-from precode_lib.data.pictures import Pictures
+from precode_lib.basics.validation import check_range
+from precode_lib.data import Normalisation, Pictures
 from precode_lib.federated import Observation, observe
 from precode_lib.metrics import Scores, score
-from precode_lib.validation import check_range
 
 # Gao et al. 2021, section 5: Geiping's attack with a fifth of its iterations.
 IGA_ATS = replace(IGA, name="IGA (ATS paper)", iterations=4_800)

@@ -13,17 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precode_lib.capture import Capture, trainable
-from precode_lib.data.pictures import Pictures
-from precode_lib.defenses import ClientStep, Defense
-from precode_lib.defenses.combinators import check_client_step, defended
+from precode_lib.basics.validation import check_count, check_range
+from precode_lib.bottleneck import noise_from, per_example_loss
+from precode_lib.data import Pictures
+from precode_lib.defenses import ClientStep, Defense, check_client_step, defended
 from precode_lib.evaluation import LoadedPictures, Loss, first_parameter
 from precode_lib.federated import Client, LocalTraining, Observation
-from precode_lib.gradients import Gradients, factor, from_list, ranks
-from precode_lib.loss import per_example_loss
-from precode_lib.sampling import noise_from
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    factor,
+    from_list,
+    ranks,
+    trainable,
+)
 from precode_lib.training import get_gradients
-from precode_lib.validation import check_count, check_range
 
 _TRIES = 1000
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from precode_lib.data.pictures import Pictures
-from precode_lib.loss import per_example_loss
-from precode_lib.sampling import noise_from
-from precode_lib.validation import check_count
+from precode_lib.basics.validation import check_count
+from precode_lib.bottleneck import noise_from, per_example_loss
+from precode_lib.data import Pictures
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (N, ...), (N, ...) -> (N,)
 # Changes pixels (B, C, H, W) in [0, 1]; draws from the generator, on their device.

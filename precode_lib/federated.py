@@ -15,39 +15,37 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from precode_lib.capture import (
-    Capture,
-    Losses,
-    check_victims,
-    differentiable,
-    pure_losses,
-    trainable,
-)
-from precode_lib.defenses import ClientStep, Defense
-from precode_lib.defenses.combinators import check_client_step, defended
-from precode_lib.gradients import (
-    Gradients,
-    concatenate,
-    factor,
-    keeping_axis,
-    ranks,
-)
-from precode_lib.loss import check_is_tensor, per_example_loss
-from precode_lib.sampling import (
-    NoiseSource,
-    draw_noise,
-    noise_from,
-    recorded_noise,
-    unheard,
-)
-from precode_lib.turns import one_at_a_time
-from precode_lib.validation import (
+from precode_lib.basics.validation import (
     check_count,
     check_finite,
     check_model,
     check_range,
     check_recordable,
     closest,
+)
+from precode_lib.bottleneck import (
+    NoiseSource,
+    check_is_tensor,
+    draw_noise,
+    noise_from,
+    per_example_loss,
+    recorded_noise,
+    unheard,
+)
+from precode_lib.defenses import ClientStep, Defense, check_client_step, defended
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    Losses,
+    check_victims,
+    concatenate,
+    differentiable,
+    factor,
+    keeping_axis,
+    one_at_a_time,
+    pure_losses,
+    ranks,
+    trainable,
 )
 
 # How much dense gradient `observe` holds at a time, in bytes.

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precode_lib.capture import trainable
+from precode_lib.bottleneck import noise_from, per_example_loss
 from precode_lib.clients import FedAvg as LocalAveraging
 from precode_lib.clients import participate
-from precode_lib.data.pictures import Pictures
+from precode_lib.data import Pictures
 from precode_lib.defenses import Defense
 from precode_lib.evaluation import (
     LoadedPictures,
@@ -25,10 +25,8 @@ from precode_lib.evaluation import (
     mode,
 )
 from precode_lib.federated import Observation
-from precode_lib.gradients import Gradients
-from precode_lib.loss import per_example_loss
+from precode_lib.gradients import Gradients, trainable
 from precode_lib.protocols import Randomness
-from precode_lib.sampling import noise_from
 from precode_lib.training import check_model
 
 try:

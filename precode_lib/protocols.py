@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precode_lib.capture import trainable
-from precode_lib.validation import check_count
+from precode_lib.basics.validation import check_count
+from precode_lib.gradients import trainable
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Schedule = Callable[[int, int], float]  # (epoch, epochs), from 0, -> factor of the rate

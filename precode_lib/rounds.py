@@ -14,6 +14,8 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from precode_lib.basics.validation import check_count, check_range
+from precode_lib.bottleneck import per_example_loss
 from precode_lib.clients import (
     Algorithm,
     FedAvg,
@@ -25,15 +27,13 @@ from precode_lib.clients import (
     observed,
     participate,
 )
-from precode_lib.data.pictures import Pictures
+from precode_lib.data import Pictures
 from precode_lib.defenses import ClientStep, Defense, bytes_on_wire
 from precode_lib.evaluation import LoadedPictures, Loss, evaluate, first_parameter
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
-from precode_lib.loss import per_example_loss
 from precode_lib.protocols import OptimizerFactory, Randomness, make_optimizer
 from precode_lib.training import check_model, set_gradients
-from precode_lib.validation import check_count, check_range
 
 __all__ = [
     "Algorithm",

@@ -14,11 +14,11 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from precode_lib.capture import Capture, trainable
-from precode_lib.data.cache import atomic_file
-from precode_lib.data.pictures import Pictures, Splits
-from precode_lib.defenses import ClientStep, Defense
-from precode_lib.defenses.combinators import check_client_step
+from precode_lib.basics.files import atomic_file
+from precode_lib.basics.validation import check_count
+from precode_lib.bottleneck import noise_from, per_example_loss, unheard
+from precode_lib.data import Pictures, Splits
+from precode_lib.defenses import ClientStep, Defense, check_client_step
 from precode_lib.evaluation import (
     Augment,
     LoadedPictures,
@@ -30,8 +30,7 @@ from precode_lib.evaluation import (
     new_totals,
     watched,
 )
-from precode_lib.gradients import Gradients, dense, from_list
-from precode_lib.loss import per_example_loss
+from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
 from precode_lib.protocols import (
     ATS,
     PAPER,
@@ -43,8 +42,6 @@ from precode_lib.protocols import (
     constant,
     make_optimizer,
 )
-from precode_lib.sampling import noise_from, unheard
-from precode_lib.validation import check_count
 
 __all__ = [
     "ATS",

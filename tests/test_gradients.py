@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from precode_lib import gradients as G
-from precode_lib import terms
-from precode_lib.gradients import Gradients, Outer
+from precode_lib.gradients import Gradients, Outer, terms
 
 SIZES = st.integers(1, 5)
 LAYOUTS = st.tuples(SIZES, SIZES, SIZES, SIZES, st.integers(0, 2**31))

@@ -20,20 +20,11 @@ LIBRARY = ROOT / "precode_lib"
 
 # A room may import the rooms before it, never one after it.
 ROOMS = [
-    "validation",
+    "basics",
     "data",
-    "initialisation",
     "models",
-    "turns",
-    "sampling",
-    "loss",
-    "insertion",
     "bottleneck",
-    "terms",
     "gradients",
-    "convolutions",
-    "layers",
-    "capture",
     "defenses",
     "ats",
     "federated",
@@ -55,11 +46,7 @@ ROOMS = [
 ]
 # Who in a later room may not know an earlier one either.
 STRANGERS = {
-    "terms": {"data", "models"},
     "gradients": {"data", "models"},
-    "convolutions": {"data", "models"},
-    "layers": {"data", "models"},
-    "capture": {"data", "models"},
     "attacks": {"data"},
     "metrics": {"models", "bottleneck", "attacks"},
     "evaluation": {"attacks"},

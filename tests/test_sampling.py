@@ -12,12 +12,14 @@ from precode_lib.bottleneck import (
     BITS_BETA,
     NATS_PER_BIT,
     VariationalBottleneck,
+    draw_noise,
     kl_terms,
     kl_to_standard_normal,
     noise_from,
     recorded_noise,
+    softplus,
 )
-from precode_lib.sampling import draw_noise, log_softplus, record_kl, softplus
+from precode_lib.bottleneck.sampling import log_softplus, record_kl
 
 MEAN = torch.zeros(2, 3)
 

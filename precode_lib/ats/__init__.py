@@ -10,7 +10,7 @@ that an operation that changes nothing ranks among its ten best; take eigenvalue
 may turn out complex; compare reconstructions with transformed pictures only.
 """
 
-from precode_lib.ats.operations import KINDS, OPERATIONS, Kind, Operation
+from precode_lib.ats.operations import KINDS, OPERATIONS, Kind, Operation, translate_x
 from precode_lib.ats.policies import (
     Policy,
     Transform,

@@ -11,11 +11,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from precode_lib.ats.policies import Transform, check_pixels
-from precode_lib.capture import Capture, mixes_examples
-from precode_lib.data.normalisation import Normalisation
-from precode_lib.gradients import Gradients, layer_cosines
-from precode_lib.sampling import noise_from, unheard
-from precode_lib.validation import check_count, check_labels
+from precode_lib.basics.validation import check_count, check_labels
+from precode_lib.bottleneck import noise_from, unheard
+from precode_lib.data import Normalisation
+from precode_lib.gradients import Capture, Gradients, layer_cosines, mixes_examples
 
 NUM_INTERVALS = 20  # from noise to the transformed picture
 EIGENVALUE_OFFSET = 1e-5  # k: keeps logarithm and inverse finite

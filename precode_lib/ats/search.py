@@ -19,8 +19,8 @@ from precode_lib.ats.scores import (
     accuracy_score,
     privacy_scores,
 )
-from precode_lib.data.pictures import Pictures
-from precode_lib.validation import check_count, check_range
+from precode_lib.basics.validation import check_count, check_range
+from precode_lib.data import Pictures
 
 NUM_CANDIDATES = 1600  # Gao et al.: 8 GPUs, 10 at a time, 20 rounds
 NUM_PER_CLASS = 5  # pictures whose privacy scores are averaged

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from precode_lib.attacks.observed import first_linear, layer_on_picture, shared_term
+from precode_lib.basics.validation import check_count, check_finite, check_range
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term, dense
-from precode_lib.validation import check_count, check_finite, check_range
 
 _ITERATIONS = 30  # of the subspace iteration; noiseless gradients need one
 _UNREADABLE = 1e-3  # rounding in a quotient, from which on strangers meet by chance

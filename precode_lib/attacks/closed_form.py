@@ -22,9 +22,9 @@ from precode_lib.attacks.observed import (
     sum_of_columns,
     sum_of_rows,
 )
+from precode_lib.basics.validation import check_function
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients, Outer, Term, dense, squared_distance
-from precode_lib.validation import check_function
 
 __all__ = [
     "ClosedForm",

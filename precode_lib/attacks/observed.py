@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from precode_lib.basics.validation import closest
+from precode_lib.bottleneck import noise_from, unheard
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term, dense
-from precode_lib.sampling import noise_from, unheard
-from precode_lib.validation import closest
 
 
 class LayerNames(NamedTuple):

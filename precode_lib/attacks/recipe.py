@@ -18,9 +18,14 @@ from precode_lib.attacks.objectives import (
 )
 from precode_lib.attacks.optimizers import OptimizerFactory
 from precode_lib.attacks.starts import Start, normal
+from precode_lib.basics.validation import (
+    check_count,
+    check_function,
+    check_range,
+    closest,
+)
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
-from precode_lib.validation import check_count, check_function, check_range, closest
 
 ADAM: OptimizerFactory = partial(Adam, lr=0.1)
 # Field -> what would do, for whoever gave a name or a tensor.

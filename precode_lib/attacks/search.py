@@ -25,9 +25,9 @@ from precode_lib.attacks.reports import (
     AttackStep,
     Reconstruction,
 )
+from precode_lib.basics.validation import check_generator
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
-from precode_lib.validation import check_generator
 
 # Largest activations and gradients that one evaluation may hold, in bytes.
 CHUNK_BYTES = 2**30

@@ -8,8 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from precode_lib.data import Pictures
-from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, mse, psnr, score
-from precode_lib.metrics.measures import reference_ssim
+from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, mse, psnr, reference_ssim, score
 
 from .exercise import exercise
 from .expectations import expect_number

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from precode_lib.ats import OPERATIONS, Policy
-from precode_lib.ats.operations import translate_x
+from precode_lib.ats import OPERATIONS, Policy, translate_x
 from precode_lib.attacks.closed_form import invert_linear
 from precode_lib.data import Pictures, victims
 from precode_lib.federated import observe

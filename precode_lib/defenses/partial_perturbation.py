@@ -11,12 +11,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from precode_lib.bottleneck import Bottleneck
-from precode_lib.capture import trainable
+from precode_lib.basics.validation import check_generator, check_images, check_range
+from precode_lib.bottleneck import Bottleneck, noise_from
 from precode_lib.defenses.combinators import Defense, only
 from precode_lib.defenses.noise import add_noise
-from precode_lib.sampling import noise_from
-from precode_lib.validation import check_generator, check_images, check_range
+from precode_lib.gradients import trainable
 
 
 def ppp(

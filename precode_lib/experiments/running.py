@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from precode_lib.ats import Policy
 from precode_lib.ats_evaluation import IGA_ATS, adaptive, evaluate, plain
 from precode_lib.attacks import Reconstruction, Search
+from precode_lib.basics.files import atomic_file
 from precode_lib.data import Normalisation, Pictures
-from precode_lib.data.cache import atomic_file
 from precode_lib.experiments.cells import (
     AtsCell,
     AttackCell,

@@ -21,7 +21,7 @@ from precode_lib.attacks.closed_form import (
     total_least_squares,
 )
 from precode_lib.bottleneck import with_precode
-from precode_lib.data.normalisation import PHOTOS
+from precode_lib.data import PHOTOS
 from precode_lib.federated import LocalTraining, observe
 from precode_lib.gradients import Gradients, Outer
 from precode_lib.metrics import ssim

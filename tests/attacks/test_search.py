@@ -31,10 +31,10 @@ from precode_lib.attacks.objectives import (
     total_variation,
 )
 from precode_lib.attacks.starts import zeros
-from precode_lib.data.normalisation import PHOTOS
+from precode_lib.bottleneck import per_example_loss
+from precode_lib.data import PHOTOS
 from precode_lib.federated import LocalTraining, observe
 from precode_lib.gradients import Gradients
-from precode_lib.loss import per_example_loss
 
 SHORT = Recipe(labels=known_labels, iterations=5, distance=squared_distance)
 OPTIMIZERS = {

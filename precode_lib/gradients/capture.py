@@ -23,24 +23,20 @@ from torch.func import (
 )
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from precode_lib.convolutions import lean_convolutions
-from precode_lib.gradients import (
-    Gradients,
-    Outer,
-    Term,
-    concatenate,
-    prefers_factors,
-)
-from precode_lib.layers import rule_for
-from precode_lib.loss import per_example_loss
-from precode_lib.sampling import (
+from precode_lib.basics.validation import check_model
+from precode_lib.bottleneck import (
     NoiseSource,
     noise_from,
+    per_example_loss,
     recorded_noise,
     unheard,
 )
-from precode_lib.turns import one_at_a_time
-from precode_lib.validation import check_model
+
+from .algebra import Gradients, concatenate
+from .convolutions import lean_convolutions
+from .layers import rule_for
+from .terms import Outer, Term, prefers_factors
+from .turns import one_at_a_time
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (N, ...), (N, ...) -> (N,)
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from precode_lib.sampling import kl_terms
-from precode_lib.validation import check_label_shape
+from precode_lib.basics.validation import check_label_shape
+
+from .sampling import kl_terms
 
 Model = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, classes)
 

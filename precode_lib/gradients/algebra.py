@@ -13,7 +13,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from precode_lib.terms import (
+from precode_lib.basics.validation import closest
+
+from .terms import (
     Outer,
     Term,
     concatenate_terms,
@@ -22,19 +24,10 @@ from precode_lib.terms import (
     factor_term,
     inner_of,
     map_term,
-    prefers_factors,
     products_of,
     shape_of,
     squared_distance_of,
 )
-from precode_lib.validation import closest
-
-__all__ = [
-    "Gradients", "Outer", "Term", "concatenate", "cosine_similarity", "dense", "factor",
-    "from_list", "inner", "inners", "layer_cosines", "matching", "prefers_factors",
-    "ranks", "squared_distance", "squared_distances", "squared_norm", "squared_norms",
-    "to_list",
-]  # fmt: skip
 
 
 class Gradients(Mapping[str, Term]):

@@ -13,8 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from precode_lib.sampling import noise_from
-from precode_lib.validation import check_count, check_images, check_model, closest
+from precode_lib.basics.validation import (
+    check_count,
+    check_images,
+    check_model,
+    closest,
+)
+
+from .sampling import noise_from
 
 Names = str | Sequence[str]
 Example = Tensor | tuple[int, int, int]  # images (N, C, H, W), or a shape (C, H, W)

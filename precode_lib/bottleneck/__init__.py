@@ -1,0 +1,43 @@
+"""PRECODE: sample the features before classifying them.
+
+`modules` are the bottlenecks, `insertion` puts one into any model, `sampling` is where
+their noise comes from and their cost goes, `losses` the loss that counts this cost.
+"""
+
+from .losses import check_is_tensor, loss, per_example_loss
+from .modules import (
+    Bottleneck,
+    ConvolutionalBottleneck,
+    VariationalBottleneck,
+    with_cvb,
+    with_precode,
+)
+from .sampling import (
+    BITS_BETA,
+    NATS_PER_BIT,
+    NoiseSource,
+    draw_noise,
+    kl_terms,
+    kl_to_standard_normal,
+    noise_from,
+    recorded_noise,
+    softplus,
+    unheard,
+)
+
+__all__ = [
+    "BITS_BETA",
+    "NATS_PER_BIT",
+    "Bottleneck",
+    "ConvolutionalBottleneck",
+    "VariationalBottleneck",
+    "kl_terms",
+    "kl_to_standard_normal",
+    "loss",
+    "noise_from",
+    "per_example_loss",
+    "recorded_noise",
+    "softplus",
+    "with_cvb",
+    "with_precode",
+]
