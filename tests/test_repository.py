@@ -26,17 +26,12 @@ ROOMS = [
     "bottleneck",
     "gradients",
     "defenses",
-    "ats",
     "federated",
     "attacks",
     "metrics",
-    "ats_evaluation",
-    "protocols",
-    "evaluation",
+    "ats",
     "training",
-    "clients",
     "rounds",
-    "flower",
     "experiments",
     "plots",
     "widgets",
@@ -49,11 +44,8 @@ STRANGERS = {
     "gradients": {"data", "models"},
     "attacks": {"data"},
     "metrics": {"models", "bottleneck", "attacks"},
-    "evaluation": {"attacks"},
     "training": {"attacks"},
-    "clients": {"attacks"},
     "rounds": {"attacks"},
-    "flower": {"attacks"},
     "plots": {"attacks", "experiments", "training"},
 }
 # Packages that enter the library through one room each.
@@ -62,7 +54,7 @@ DOORS = {
     "ipywidgets": {"widgets"},
     "skimage": {"data", "metrics"},
     "torchvision": {"data", "ats"},
-    "flwr": {"flower"},
+    "flwr": {"rounds"},
 }
 
 

@@ -1,8 +1,8 @@
 """ATS: transform a picture before its gradient is taken (Gao et al. 2021).
 
 `policies` writes and applies what `operations` lists, `scores` rates it without an
-attack, `search` looks for good ones; how they fare against attacks is measured in
-`precode_lib.ats_evaluation`. Only pictures pass through here: no attack is known.
+attack, `search` looks for good ones. Only pictures pass through these: no attack is
+known. How policies fare against attacks is measured in `evaluation`, a door of its own.
 
 What the reference implementation does and this does not: draw operation 50, which does
 not exist; list probabilities and ignore them; rate every candidate on other noise, so

@@ -11,8 +11,7 @@ from precode_lib.attacks.labels import expected_count_labels, label_accuracy
 from precode_lib.data import Splits, photos
 from precode_lib.federated import observe
 from precode_lib.models import Classifier, smlp
-from precode_lib.protocols import Protocol
-from precode_lib.training import fit
+from precode_lib.training import Protocol, fit
 
 from .draws import drawn
 from .exercise import exercise

@@ -16,39 +16,28 @@ from torch import Tensor, nn
 
 from precode_lib.basics.validation import check_count, check_range
 from precode_lib.bottleneck import per_example_loss
-from precode_lib.clients import (
+from precode_lib.data import Pictures
+from precode_lib.defenses import ClientStep, Defense, bytes_on_wire
+from precode_lib.federated import Observation
+from precode_lib.gradients import Gradients
+from precode_lib.training import (
+    LoadedPictures,
+    Loss,
+    OptimizerFactory,
+    Randomness,
+    check_model,
+    evaluate,
+    first_parameter,
+    make_optimizer,
+    set_gradients,
+)
+
+from .participation import (
     Algorithm,
-    FedAvg,
-    FedSGD,
     Message,
-    Task,
-    iid_split,
-    label_skewed_split,
     observed,
     participate,
 )
-from precode_lib.data import Pictures
-from precode_lib.defenses import ClientStep, Defense, bytes_on_wire
-from precode_lib.evaluation import LoadedPictures, Loss, evaluate, first_parameter
-from precode_lib.federated import Observation
-from precode_lib.gradients import Gradients
-from precode_lib.protocols import OptimizerFactory, Randomness, make_optimizer
-from precode_lib.training import check_model, set_gradients
-
-__all__ = [
-    "Algorithm",
-    "FedAvg",
-    "FedSGD",
-    "Federation",
-    "Message",
-    "OnMessage",
-    "Round",
-    "Task",
-    "iid_split",
-    "label_skewed_split",
-    "observed",
-    "participate",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,21 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.bottleneck import noise_from, per_example_loss
-from precode_lib.clients import FedAvg as LocalAveraging
-from precode_lib.clients import participate
 from precode_lib.data import Pictures
 from precode_lib.defenses import Defense
-from precode_lib.evaluation import (
+from precode_lib.federated import Observation
+from precode_lib.gradients import Gradients, trainable
+from precode_lib.training import (
     LoadedPictures,
     Loss,
+    Randomness,
+    check_model,
     evaluate,
     first_parameter,
     mode,
 )
-from precode_lib.federated import Observation
-from precode_lib.gradients import Gradients, trainable
-from precode_lib.protocols import Randomness
-from precode_lib.training import check_model
+
+from .participation import FedAvg as LocalAveraging
+from .participation import participate
 
 try:
     from flwr.client import NumPyClient
@@ -35,7 +36,7 @@ try:
     from flwr.server.strategy import FedAvg
 except ImportError as error:
     raise ImportError(
-        "precode_lib.flower needs Flower, which is not installed: "
+        "precode_lib.rounds.flower needs Flower, which is not installed: "
         "pip install 'precode-lib[flower]'."
     ) from error
 

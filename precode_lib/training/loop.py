@@ -19,7 +19,9 @@ from precode_lib.basics.validation import check_count
 from precode_lib.bottleneck import noise_from, per_example_loss, unheard
 from precode_lib.data import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense, check_client_step
-from precode_lib.evaluation import (
+from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
+
+from .evaluation import (
     Augment,
     LoadedPictures,
     Loss,
@@ -30,37 +32,12 @@ from precode_lib.evaluation import (
     new_totals,
     watched,
 )
-from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
-from precode_lib.protocols import (
-    ATS,
+from .protocols import (
     PAPER,
-    OptimizerFactory,
     Protocol,
     Randomness,
-    Schedule,
-    ats_decay,
-    constant,
     make_optimizer,
 )
-
-__all__ = [
-    "ATS",
-    "PAPER",
-    "Epoch",
-    "OptimizerFactory",
-    "Protocol",
-    "Randomness",
-    "Schedule",
-    "Training",
-    "ats_decay",
-    "constant",
-    "evaluate",
-    "fit",
-    "get_gradients",
-    "progress",
-    "read_checkpoint",
-    "set_gradients",
-]
 
 
 @dataclass(frozen=True, slots=True)
