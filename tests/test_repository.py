@@ -35,6 +35,7 @@ ROOMS = [
     "experiments",
     "plots",
     "widgets",
+    "marking",
     "checks",
     "grading",
     "cli",

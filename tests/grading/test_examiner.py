@@ -19,10 +19,17 @@ import pytest
 import torch
 
 import precode_lib
-from precode_lib.checks import examined, examiner, frames, plain, stubs
 from precode_lib.checks import what_a_gradient_knows as check
-from precode_lib.checks.exercise import TODO, NotSolved
 from precode_lib.grading import running
+from precode_lib.marking import (
+    TODO,
+    NotSolved,
+    examined,
+    examiner,
+    frames,
+    plain,
+    stubs,
+)
 
 CHAPTER = "what_a_gradient_knows"
 NAMES = ("by_hand", "closed_form", "label", "enough_noise", "two_photographs")
@@ -407,7 +414,7 @@ def served(tmp_path, talk, judges, limits=SHORT, told=None):
 
 def judging(function):
     """A judge made of a function of the answers that returns a state."""
-    from precode_lib.checks.exercise import judge
+    from precode_lib.marking.markers import judge
 
     return {"x.y": lambda *answers: judge("x.y", function, answers, None)}
 
