@@ -35,7 +35,6 @@ from .capture import (
     victim_by_victim,
     victim_gradients,
 )
-from .convolutions import lean_convolutions
 from .terms import Outer, Term, dense, prefers_factors
 from .turns import one_at_a_time
 

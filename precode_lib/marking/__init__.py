@@ -20,7 +20,7 @@ from .expectations import (
     numbers_of,
     whole,
 )
-from .markers import asking, exercise
+from .markers import exercise
 from .plain import TODO
 from .texts import open_question
 from .verdicts import HANDED_IN, HandedIn, NotSolved, Verdict

@@ -47,7 +47,7 @@ def stub(chapter: str) -> str:
     kept = _needed(tree, {*_used(tree, chapter)})
     lines = [
         f'"""Asks about the exercises of {chapter}; the markers lie elsewhere."""',
-        "from precode_lib.marking import asking",
+        "from precode_lib.marking.markers import asking",
         *(part for node in tree.body for part in _text(node, kept, text)),
         *(f'{name} = asking("{chapter}.{name}")' for name in markers),
     ]
