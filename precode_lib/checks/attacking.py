@@ -1,7 +1,8 @@
 """Markers for the exercises on attacking PRECODE."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,14 @@ from precode_lib.attacks.objectives import cosine_distance, total_variation
 from precode_lib.bottleneck import with_precode
 from precode_lib.data import Pictures, victims
 from precode_lib.federated import observe
-from precode_lib.marking import exercise, expect_close, expect_number, open_question
+from precode_lib.marking import (
+    drawn,
+    exercise,
+    expect_choice,
+    expect_close,
+    expect_number,
+    open_question,
+)
 from precode_lib.metrics import score
 from precode_lib.models import smlp
 
@@ -245,6 +253,83 @@ def known_noise(error, generator):
             "the end of the slider: the noise is not known at all.": ERRORS[-1],
         },
     )
+
+
+@exercise
+def match(learner, generator):
+    """Both attackers; then only the oracle, where too little was sent for the other."""
+    for d, k, n in [(3, 2, 15), (6, 4, 30), (6, 9, 12)]:
+        draw = partial(_linear_client, d, k, n, generator)
+        A, B, x, epsilon = drawn(draw, _is_well_posed)
+        heard = A @ x + B @ epsilon
+        given = {"A": A, "B": B, "heard": heard}
+        if n >= d + k:
+            _expect_picture(learner(A, B, heard), x, given, A, B, epsilon)
+        came = learner(A, B, heard, epsilon)
+        _expect_picture(came, x, {**given, "noise": epsilon}, A, B, epsilon)
+
+
+def _linear_client(d: int, k: int, n: int, generator: torch.Generator) -> tuple:
+    shapes = [(n, d), (n, k), (d,), (k,)]
+    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
+
+
+def _is_well_posed(case: tuple) -> bool:
+    """Whether rounding does not matter, and the noise does."""
+    A, B, _, epsilon = case
+    n, d = A.shape
+    both = torch.cat([A, B], 1) if n >= d + B.shape[1] else A
+    is_loud = (torch.linalg.pinv(A) @ B @ epsilon).abs().max() > 0.1
+    return bool(torch.linalg.cond(both) < 10 and is_loud)
+
+
+def _expect_picture(
+    came: Any, x: Tensor, given: Mapping, A: Tensor, B: Tensor, epsilon: Tensor
+) -> None:
+    knows = "noise" in given
+    minimal = torch.linalg.pinv(torch.cat([A, B], 1)) @ given["heard"]
+    expect_close(
+        came,
+        x,
+        what=f"the picture, {'with' if knows else 'without'} the noise",
+        given=given,
+        hint="subtract the known noise's part, then solve for x alone."
+        if knows
+        else "x and the noise are the unknowns of one linear system.",
+        mistakes={
+            "this ignores the noise; it is an unknown, or known.": (
+                torch.linalg.pinv(A) @ given["heard"]
+            ),
+            "the noise's part was added; take it away from what was heard.": (
+                torch.linalg.pinv(A) @ (given["heard"] + B @ epsilon)
+            ),
+            "picture and noise together; return the picture alone.": torch.cat(
+                [x, epsilon]
+            ),
+            "that is the noise; asked is the picture.": epsilon,
+            "this searches for the noise although it was given.": minimal[: len(x)],
+        },
+        rtol=1e-2,
+        atol=1e-2,
+    )
+
+
+VERDICTS = {
+    "leaks": "read the second column: does the defense stop this attack?",
+    "weak": "read the first column: does the attack work without the defense?",
+    "misled": "read the last column: does the secret bring the attack back?",
+    "open": "read the last column: it works without the defense, and with the secret?",
+    "safe": "no table of attacks shows that; a proof would.",
+}
+
+
+@exercise
+def verdicts(a, b, c, d, generator):
+    """One word for each row of the table in the text."""
+    rows = {"A": (a, "misled"), "B": (b, "weak"), "C": (c, "open"), "D": (d, "leaks")}
+    for row, (came, right) in rows.items():
+        hints = {word: hint for word, hint in VERDICTS.items() if word != right}
+        expect_choice(came, right, hints, what=f"row {row}")
 
 
 @exercise

@@ -1,6 +1,7 @@
 """Markers for the exercises on whether PRECODE is safe."""
 
 from functools import cache, partial
+from math import comb, exp, log
 from typing import Any
 
 import torch
@@ -269,6 +270,58 @@ def too_little_noise(clipping, multiplier, generator):
             "the next step is still above 0.6.": LEVELS[after - 2],
         },
     )
+
+
+@exercise
+def accountant(learner, generator):
+    """Try rare and usual pictures, one step and many, more and less noise."""
+    cases = [(1.0, 0.04, 160, 1e-4), (2.0, 0.01, 1000, 1e-5), (0.9, 1.0, 1, 1e-5)]
+    u, v = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    cases.append((1 + u, 0.01 + 0.1 * v, 10 + int(90 * u), 1e-5))
+    orders = [*range(2, 11)]
+    for m, rate, steps, delta in cases:
+        losses = {order: _renyi_loss(m, rate, order) for order in orders}
+        cost = {order: log(1 / delta) / (order - 1) for order in orders}
+        each = [steps * losses[order] + cost[order] for order in orders]
+        expect_number(
+            learner(m, rate, steps, delta, orders),
+            min(each),
+            what="epsilon",
+            given={"m": m, "rate": rate, "steps": steps, "delta": delta},
+            hint="check one order by hand: for 2 the sum has three terms.",
+            mistakes={
+                "one step; every step loses as much, and they add up.": min(
+                    losses[order] + cost[order] for order in orders
+                ),
+                "the part with delta is missing.": min(
+                    steps * losses[order] for order in orders
+                ),
+                "the largest over the orders; each bounds, so take the least.": max(
+                    each
+                ),
+                "the first order alone; take the least over all.": each[0],
+                "as if every picture were in every step: the rate is missing.": min(
+                    steps * order / (2 * m**2) + cost[order] for order in orders
+                ),
+                "divide the logarithm of the sum by the order minus 1.": min(
+                    steps * losses[order] * (order - 1) + cost[order]
+                    for order in orders
+                ),
+            },
+            rtol=1e-3,
+        )
+
+
+def _renyi_loss(m: float, rate: float, order: int) -> float:
+    """Rényi divergence of one step of DP-SGD (Mironov et al. 2019, section 3.3)."""
+    terms = (
+        comb(order, j)
+        * (1 - rate) ** (order - j)
+        * rate**j
+        * exp(j * (j - 1) / (2 * m**2))
+        for j in range(order + 1)
+    )
+    return log(sum(terms)) / (order - 1)
 
 
 @exercise

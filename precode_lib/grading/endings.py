@@ -1,42 +1,44 @@
-"""How a cell ended, from what the driver in the box says of it."""
+"""How a cell ended, and why a hand-in was stopped: codes, which marks go by.
 
-import re
-from collections.abc import Mapping
-from typing import Any, Literal
+The words beside them are for people, and may change without changing a mark.
+"""
 
+from typing import Literal, NamedTuple, get_args
+
+# Of a cell, as the driver in the box says: it ended by itself, an error of its own
+# ended it, its time was over, it printed too much, or the kernel's process had ended.
 Ending = Literal["well", "raised", "late", "flood", "died"]
-# nbval's own sentences, whole, and those of `inside`: an error of the student's may
-# hold any word, such as "NameError: name 'timeout' is not defined".
-_LATE = re.compile(
-    r"Timeout of (?P<seconds>[0-9.e+]+) seconds exceeded "
-    r"(?:while executing cell|executing cell|waiting for output)\b.*"
-)
-_FLOOD = re.compile(r"it printed more than [0-9]+ MB")
-_DIED = {"the kernel died", "Kernel dead on test start"}
+ENDINGS: tuple[Ending, ...] = get_args(Ending)
+# Of a hand-in: what it took too much of, who stopped it, or what went wrong.
+Cause = Literal[
+    "",
+    "time",
+    "clock",
+    "memory",
+    "processes",
+    "output",
+    "files",
+    "sockets",
+    "descriptors",
+    "questions",
+    "driver",
+    "interrupted",
+    "machine",
+    "examiner",
+    "failed",
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+# No fault of the hand-in's, so it is not kept, and the next call tries again.
+OF_THE_MACHINE = ("interrupted", "machine", "examiner", "failed")
 
 
-def ending(cell: Mapping[str, Any]) -> Ending:
-    """How a cell ended.
+class Stop(NamedTuple):
+    """Why a hand-in was stopped before its end.
 
     Args:
-        cell: its error, and the seconds that it took.
+        cause: empty if it was not.
+        words: for people.
     """
-    error = cell["error"]
-    if not error:
-        return "well"
-    if error in _DIED:
-        return "died"
-    if _FLOOD.fullmatch(error):
-        return "flood"
-    late = _LATE.fullmatch(error)
-    # Whoever writes the sentence into an error of their own has not taken the time.
-    if late and cell["seconds"] >= 0.9 * _number(late["seconds"]):
-        return "late"
-    return "raised"
 
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("inf")
+    cause: Cause = ""
+    words: str = ""

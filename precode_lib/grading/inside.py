@@ -49,12 +49,13 @@ def main() -> None:
     import pytest
 
     now = _own_time()
-    _watch_kernels(now)
+    kernels = Kernels(now)
+    kernels.watch()
     options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "."]
     nbval = ["-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env"]
     nbval += [f"--nbval-cell-timeout={limits['cell_seconds']}"]
     nbval += [f"--nbval-kernel-startup-timeout={STARTING}"]
-    pytest.main([*options, *nbval, "notebook.ipynb"], plugins=[Log(tell, now)])
+    pytest.main([*options, *nbval, "notebook.ipynb"], plugins=[Log(tell, now, kernels)])
     tell({"finished": True})
     os._exit(0)  # whatever threads or exit handlers are left
 
@@ -123,8 +124,13 @@ def _line_writer() -> Callable[[dict], None]:
 class Log:
     """A plugin of pytest that tells of each cell."""
 
-    def __init__(self, tell: Callable[[dict], None], now: Callable[[], float]):
-        self.tell, self.now, self.began = tell, now, 0.0
+    def __init__(
+        self,
+        tell: Callable[[dict], None],
+        now: Callable[[], float],
+        kernels: "Kernels",
+    ):
+        self.tell, self.now, self.kernels, self.began = tell, now, kernels, 0.0
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Give each cell more time for its output."""
@@ -134,6 +140,7 @@ class Log:
     def pytest_runtest_call(self, item: Any) -> None:
         """Say which cell begins."""
         self.began = self.now()
+        self.kernels.ending = "raised" if item.parent.kernel.is_alive() else "died"
         self.tell({"cell": item.cell_num, "event": "begins"})
 
     def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
@@ -146,6 +153,7 @@ class Log:
                 "cell": item.cell_num,
                 "event": "ends",
                 "error": error,
+                "how": self.kernels.ending if error else "well",
                 "seconds": round(self.now() - self.began, 3),
             }
         )
@@ -162,38 +170,52 @@ def _described(error: BaseException) -> str:
     return lines[-1][:LONGEST]
 
 
-def _watch_kernels(now: Callable[[], float]) -> None:
-    """Let nbval see at once that a kernel has ended or prints without end.
+class Kernels:
+    """Lets nbval see at once that a kernel has ended or prints without end.
 
     It would wait for the one the whole time, and keep all that comes from the other;
     and its limits of time would be by the clock.
+
+    Attributes:
+        ending: how a cell will have ended, if it ends with an error.
     """
-    from nbval.kernel import RunningKernel
 
-    wait, printed = RunningKernel.get_message, 0
+    def __init__(self, now: Callable[[], float]):
+        self.now, self.printed, self.ending = now, 0, "raised"
 
-    def checked(kernel: Any, message: dict) -> dict:
-        nonlocal printed
-        printed += len(str(message["content"].get("text", "")))
-        if printed > MOST_PRINTED:
+    def watch(self) -> None:
+        """Look at all that nbval gets from a kernel."""
+        from nbval.kernel import RunningKernel
+
+        wait = RunningKernel.get_message
+
+        def get_message(kernel: Any, stream: str, timeout: float | None = None) -> Any:
+            until = self.now() + (timeout or 1e9)
+            while True:
+                left = until - self.now()
+                try:
+                    message = wait(kernel, stream, timeout=max(0, min(left, _OFTEN)))
+                    return self._checked(kernel, message)
+                except Empty:
+                    self._look(kernel)
+                    if left <= 0:
+                        self.ending = "late"
+                        raise
+
+        RunningKernel.get_message = get_message
+
+    def _checked(self, kernel: Any, message: dict) -> dict:
+        self.printed += len(str(message["content"].get("text", "")))
+        if self.printed > MOST_PRINTED:
             kernel.stop()
+            self.ending = "flood"
             raise FloodError(f"it printed more than {MOST_PRINTED / 1e6:.0f} MB")
         return message
 
-    def get_message(kernel: Any, stream: str, timeout: float | None = None) -> Any:
-        until = now() + (timeout or 1e9)
-        while True:
-            left = until - now()
-            try:
-                message = wait(kernel, stream, timeout=max(0, min(left, _OFTEN)))
-                return checked(kernel, message)
-            except Empty:
-                if not kernel.is_alive():
-                    raise KernelDiedError("the kernel died") from None
-                if left <= 0:
-                    raise
-
-    RunningKernel.get_message = get_message
+    def _look(self, kernel: Any) -> None:
+        if not kernel.is_alive():
+            self.ending = "died"
+            raise KernelDiedError("the kernel died") from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from precode_lib.marking.examiner import MOST_TEXT
 
 from .assembly import Clean
 from .collecting import HandIn
-from .endings import ending
+from .endings import OF_THE_MACHINE
 from .running import Run
 
 STATES = ("right", "unanswered", "wrong", "raised", "missing", "stopped")
@@ -140,6 +140,8 @@ ELSEWHERE = (
 
 def _unasked(run: Run, cells: Sequence[int], given: Sequence[int]) -> tuple[str, str]:
     """Why an exercise that was answered was not judged."""
+    if run.cause in OF_THE_MACHINE:
+        return "stopped", _reason(run)
     if why := _cut_off(run, cells):
         return "stopped", why
     # Without the imports an honest answer raises, and so it would seem to be at fault.
@@ -156,11 +158,11 @@ def _unasked(run: Run, cells: Sequence[int], given: Sequence[int]) -> tuple[str,
 def _cut_off(run: Run, cells: Sequence[int]) -> str:
     """Why the first of these cells with an error did not end; empty if it raised."""
     first = next(iter(_failed(run, cells)), None)
-    if first is None or ending(first) == "raised":
+    if first is None or first["how"] == "raised":
         return ""
-    if ending(first) == "died":
+    if first["how"] == "died":
         every = _failed(run, sorted(run.cells))
-        earlier = [c["error"] for c in every if ending(c) in ("late", "flood")]
+        earlier = [c["error"] for c in every if c["how"] in ("late", "flood")]
         reason = f": {earlier[0]}" if earlier else "."
         return f"the notebook's process ended here or before{reason}"
     return f"its cell was stopped: {first['error']}"

@@ -18,7 +18,7 @@ from .limits import Limits
 from .marks import Marked, chosen, mark, unmarked
 from .names import printable
 from .pace import Pace, Step
-from .store import Failed, Store, sound
+from .store import Store, sound
 
 Progress = Callable[[Step], None]
 
@@ -230,7 +230,8 @@ def _runs(
             )
             return sound(found)
         except Exception as problem:  # whatever it is, others may fare better
-            return Failed(stopped=f"its run has failed: {_described(problem)}")
+            words = f"its run has failed: {_described(problem)}"
+            return running.Run(stopped=words, cause="failed")
 
     with ThreadPoolExecutor(settings.jobs) as pool, _setting(interrupted):
         left = {pool.submit(run, hand_ins[number]): number for number in waiting}

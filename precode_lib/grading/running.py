@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import places, sandbox, usage
+from .endings import ENDINGS, Cause, Stop
 from .limits import Limits
 from .usage import _psutil
 
@@ -31,9 +32,10 @@ class Run:
 
     Args:
         stopped: why it was stopped before its end; empty if it was not.
+        cause: the same as a code; marks go by this.
         findings: by exercise, what the examiner said: state, message, text, asked.
-        cells: by number of the code cell, what the box said: error, seconds. Written
-            by the hand-in's side; good for explaining, not for marking.
+        cells: by number of the code cell, what the box said: error, seconds, how.
+            Written by the hand-in's side; good for explaining, not for marking.
         begun: the last cell that began, by the same source; -1 for none.
         malformed: how often somebody spoke to the examiner in another way.
         seconds: of wall-clock time.
@@ -42,6 +44,7 @@ class Run:
     """
 
     stopped: str = ""
+    cause: Cause = ""
     findings: dict[str, dict[str, Any]] = field(default_factory=dict)
     cells: dict[int, dict[str, Any]] = field(default_factory=dict)
     begun: int = -1
@@ -72,7 +75,7 @@ def run(
             lent = {"meeting": meeting, "scratch": scratch}
             hiding = [*hidden, scratch]
             with sandbox.box(kind, limits, **lent, hidden=hiding) as box:
-                helper = told.process.pid
+                helper = told.process
                 log = _in_a_box(box, notebook, limits, result, interrupted, helper)
         _note_findings(told, result)
         _note_cells(log, result)
@@ -164,7 +167,7 @@ def _in_a_box(
     limits: Limits,
     result: Run,
     interrupted: threading.Event | None,
-    helper: int | None = None,
+    helper: subprocess.Popen | None = None,
 ) -> _Drain:
     """Run the notebook; the time of a helper, the examiner, is the notebook's, too."""
     process = _start(box)
@@ -175,7 +178,7 @@ def _in_a_box(
     feeding.start()
     try:
         watch = _Watch(box, process, log, limits, result, helper)
-        result.stopped = watch.until_the_end(interrupted)
+        result.cause, result.stopped = watch.until_the_end(interrupted)
     finally:
         (_end_one if box.is_one else _end_family)(process)
         process.kill()
@@ -183,7 +186,7 @@ def _in_a_box(
         if box.end is not None:
             box.end()
     log.finish(), complaints.finish()
-    if "driver" in result.stopped and complaints.data:
+    if result.cause == "driver" and complaints.data:
         result.stopped += f": {complaints.data.decode('ascii', 'replace').strip()}"
     feeding.join(GRACE)
     return log
@@ -223,65 +226,89 @@ class _Watch:
     log: _Drain
     limits: Limits
     result: Run
-    helper: int | None = None
+    helper: subprocess.Popen | None = None
     clock: usage.Clock = field(default_factory=usage.Clock)
     seen: set[int] = field(default_factory=set)
 
-    def until_the_end(self, interrupted: threading.Event | None) -> str:
+    def until_the_end(self, interrupted: threading.Event | None) -> Stop:
         """Wait for it; or return at once with the reason to stop."""
         until = time.monotonic() + self.limits.clock
         while True:
             with suppress(subprocess.TimeoutExpired):
                 code = self.process.wait(POLL)
+                if self._is_alone():
+                    return self._alone
                 if code and self.box.hold.ran_out(self._root()):
                     return self._much_memory
-                return "" if code == 0 else f"its driver ended with code {code}"
+                words = f"its driver ended with code {code}"
+                return Stop("driver", words) if code else Stop()
+            if self._is_alone():
+                return self._alone
             if interrupted is not None and interrupted.is_set():
-                return "interrupted"
+                return Stop("interrupted", "interrupted")
             if time.monotonic() > until:
-                return f"it ran longer than {self.limits.clock:g} seconds by the clock"
-            if reason := self._too_much():
-                return reason
+                words = f"it ran longer than {self.limits.clock:g} seconds by the clock"
+                return Stop("clock", words)
+            stop = self._too_much()
+            if stop.cause:
+                return stop
 
-    def _too_much(self) -> str:
+    def _too_much(self) -> Stop:
         limits, family = self.limits, _family(self._root())
         # First, because it takes long to look at very many.
         if len(family) > limits.processes:
-            return f"it ran more than {limits.processes} processes"
+            words = f"it ran more than {limits.processes} processes"
+            return Stop("processes", words)
         if self.log.is_full:
-            return f"its output was more than {limits.output / 1e6:.0f} MB"
+            words = f"its output was more than {limits.output / 1e6:.0f} MB"
+            return Stop("output", words)
         for member in family:
             if member.pid not in self.seen:
                 self.seen.add(member.pid)
                 usage.first_to_go(member)
-        helpers = [] if self.helper is None else _family(self.helper)
+        helpers = [] if self.helper is None else _family(self.helper.pid)
         self.result.worked = round(self.clock.look([*family, *helpers]), 1)
         if self.result.worked > limits.seconds:
-            return f"it ran longer than {limits.seconds:g} seconds"
+            return Stop("time", f"it ran longer than {limits.seconds:g} seconds")
         return self._too_much_memory(family)
 
-    def _too_much_memory(self, family: Sequence[Any]) -> str:
+    def _too_much_memory(self, family: Sequence[Any]) -> Stop:
         limits = self.limits
         memory = usage.memory(family, limits.memory)
         self.result.memory = max(self.result.memory, memory)
         if memory > limits.memory or self.box.hold.ran_out(self._root()):
             return self._much_memory
         if self.box.is_one and usage.files(family) > limits.files:
-            return f"it made more than {limits.files:,} files"
+            return Stop("files", f"it made more than {limits.files:,} files")
         if self.box.is_one and usage.sockets(family) > limits.sockets:
-            return f"it opened more than {limits.sockets} sockets"
+            return Stop("sockets", f"it opened more than {limits.sockets} sockets")
         if usage.descriptors(family) > limits.descriptors:
-            return f"it had more than {limits.descriptors:,} descriptors open"
+            words = f"it had more than {limits.descriptors:,} descriptors open"
+            return Stop("descriptors", words)
         if usage.left() < usage.reserve():
-            return (
+            return Stop(
+                "machine",
                 f"the machine had less than {usage.reserve() / 1e6:,.0f} MB of memory "
-                "left; mark it again with --jobs 1"
+                "left; mark it again with --jobs 1",
             )
-        return ""
+        return Stop()
+
+    def _is_alone(self) -> bool:
+        """Whether the examiner, which ends only when it is told to, has ended before.
+
+        Then nobody is there to ask, whatever else the hand-in does.
+        """
+        return self.helper is not None and self.helper.poll() is not None
 
     @property
-    def _much_memory(self) -> str:
-        return f"it took more than {self.limits.memory / 1e6:,.0f} MB of memory"
+    def _alone(self) -> Stop:
+        words = f"its examiner ended with code {self.helper.returncode}; mark it again"
+        return Stop("examiner", words)
+
+    @property
+    def _much_memory(self) -> Stop:
+        words = f"it took more than {self.limits.memory / 1e6:,.0f} MB of memory"
+        return Stop("memory", words)
 
     def _root(self) -> int:
         found = self.box.root() if self.box.root is not None else None
@@ -355,7 +382,8 @@ def _note_calls(result: Run) -> None:
     calls = result.malformed + sum(
         one.get("asked", 0) for one in result.findings.values()
     )
-    if calls >= MOST_QUESTIONS and not result.stopped:
+    if calls >= MOST_QUESTIONS and not result.cause:
+        result.cause = "questions"
         result.stopped = f"it called on the examiner {MOST_QUESTIONS} times"
 
 
@@ -369,11 +397,13 @@ def _note_cells(log: _Drain, result: Run) -> None:
             continue
         if line.get("event") == "begins":
             result.begun = number
-        seconds = line.get("seconds")
+        seconds, how = line.get("seconds"), line.get("how")
         if line.get("event") == "ends" and _is_a_time(seconds):
             error = str(line.get("error", ""))[:_WORDS]
-            result.cells[number] = {"error": error, "seconds": seconds}
-    if not finished and not result.stopped:
+            how = how if error and how in ENDINGS else "raised" if error else "well"
+            result.cells[number] = {"error": error, "seconds": seconds, "how": how}
+    if not finished and not result.cause:
+        result.cause = "driver"
         result.stopped = "it ended its own driver"
 
 

@@ -13,18 +13,13 @@ import precode_lib
 from precode_lib.basics.files import atomic_file
 
 from .collecting import HandIn
+from .endings import CAUSES, ENDINGS, OF_THE_MACHINE
 from .limits import Limits
 from .running import Run
 
 LARGEST = 1e15  # no number in a run is larger
 LONGEST = 100_000  # characters; what the examiner and the driver say is shorter
-# Where `running` stopped it for what is no fault of its own, it is tried again.
-_OF_THE_MACHINE = "the machine had less than"
 _STATES = ("right", "unanswered", "wrong", "raised")
-
-
-class Failed(Run):
-    """What could not be run at all."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ class Store:
 
     def save(self, hand_in: HandIn, run: Run | None) -> None:
         """Keep what was found, whole or not at all; a failure is tried again."""
-        if run is None or isinstance(run, Failed) or _OF_THE_MACHINE in run.stopped:
+        if run is None or run.cause in OF_THE_MACHINE:
             return
         with atomic_file(self._path(hand_in)) as partial:
             partial.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
@@ -95,6 +90,8 @@ def sound(run: Run) -> Run:
     for name, finding in run.findings.items():
         if not _is_finding(name, finding):
             raise ValueError(f"what was found of {name!r:.60} is no finding")
+    if run.cause not in CAUSES:
+        raise ValueError(f"the cause is {run.cause!r:.60}")
     for field in fields(Run):
         value, usual = getattr(run, field.name), field.default
         if field.name in ("cells", "findings"):
@@ -106,11 +103,12 @@ def sound(run: Run) -> Run:
 
 
 def _is_cell(cell: Any) -> bool:
-    is_known = isinstance(cell, Mapping) and {"error", "seconds"} <= {*cell}
+    is_known = isinstance(cell, Mapping) and {"error", "seconds", "how"} <= {*cell}
     return (
         is_known
         and type(cell["error"]) is str
         and type(cell["seconds"]) in (int, float)
+        and cell["how"] in ENDINGS
         and all(_is_bounded(value) for value in cell.values())
     )
 

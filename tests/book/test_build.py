@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from book_site import ROOT
+from book_site import ROOT, SITE, documents
+from jupyter_cache import get_cache
 
 sys.path.insert(0, str(ROOT / "tools"))
 import address
@@ -54,6 +55,20 @@ def test_executed_notebooks_are_kept_until_the_library_changes(static_build, tmp
     assert executed.exists()
     start_build("two")
     assert not executed.exists()
+
+
+@pytest.mark.slow
+def test_the_build_executes_every_chapter_to_its_end(site):
+    # No other test runs the chapters.
+    cache = get_cache(SITE.parent / ".jupyter_cache")
+    paths = [ROOT / f"{document}.ipynb" for document in documents()]
+    chapters = [p for p in paths if p.exists() and p.parent.name != "exercises"]
+    assert len(chapters) > 15
+    for path in chapters:
+        record = cache.match_cache_notebook(nbformat.read(path, as_version=4))
+        executed = cache.get_cache_bundle(record.pk).nb
+        last = [cell for cell in executed.cells if cell.cell_type == "code"][-1]
+        assert last.execution_count, path
 
 
 BUTTONS = {"use_repository_button": True, "use_issues_button": True}

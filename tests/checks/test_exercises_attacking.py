@@ -128,3 +128,66 @@ def test_a_wrong_error_of_the_noise_is_told_where_to_go(error, hint):
 def test_the_open_question_wants_some_sentences():
     assert_refused(check.success_rate_zero, "I believe it.", hint="words are few")
     assert_right(check.success_rate_zero, " ".join(f"reason{i}" for i in range(30)))
+
+
+def unknowns(A, B, noise):
+    return A if noise is not None else torch.cat([A, B], 1)
+
+
+def solved_for(A, B, rest, noise):
+    found = torch.linalg.lstsq(unknowns(A, B, noise), rest[:, None]).solution[:, 0]
+    return found[: A.shape[1]]
+
+
+def deaf(A, B, heard, noise=None):
+    """An attacker who ignores the noise."""
+    return solved_for(A, B, heard, 0)
+
+
+def adding(A, B, heard, noise=None):
+    return solved_for(A, B, heard if noise is None else heard + B @ noise, noise)
+
+
+def both_together(A, B, heard, noise=None):
+    known = torch.zeros(B.shape[1]) if noise is None else noise
+    whole = unknowns(A, B, noise)
+    found = torch.linalg.lstsq(whole, (heard - B @ known)[:, None]).solution[:, 0]
+    return found if noise is None else torch.cat([found, noise])
+
+
+def never_an_oracle(A, B, heard, noise=None):
+    both = torch.linalg.pinv(torch.cat([A, B], 1)) @ heard
+    return both[: A.shape[1]]
+
+
+@pytest.mark.parametrize(
+    ("learner", "hint"),
+    [
+        (deaf, "ignores the noise"),
+        (adding, "noise's part was added"),
+        (both_together, "return the picture alone|should be a tensor of shape"),
+        (never_an_oracle, "searches for the noise although it was given"),
+        (lambda A, B, heard, noise=None: torch.zeros(A.shape[1]), "one linear system"),
+    ],
+)
+def test_a_wrong_match_is_told_what_it_does_with_the_noise(learner, hint):
+    assert_refused(check.match, learner, hint=hint)
+
+
+@pytest.mark.parametrize(
+    ("row", "word", "hint"),
+    [
+        (0, "open", "with the secret"),
+        (0, "safe", "a proof would"),
+        (1, "misled", "last column"),
+        (2, "weak", "first column"),
+        (2, "safe", "no table of attacks"),
+        (3, "misled", "last column"),
+        (3, "strong", 'should be one of "leaks", "misled", "open", "safe", "weak"'),
+    ],
+)
+def test_a_wrong_verdict_is_told_which_column_to_read(row, word, hint):
+    right = ["misled", "weak", "open", "leaks"]
+    assert_right(check.verdicts, *right)
+    right[row] = word
+    assert_refused(check.verdicts, *right, hint=hint)

@@ -1,10 +1,13 @@
 """Typical wrong answers about what gets through, and what each is told."""
 
+from math import log
+
 import pytest
 import torch
 from marking import assert_refused, assert_right
 
 from precode_lib.checks import is_it_safe as check
+from precode_lib.defenses import epsilon
 
 RIGHT = ([2 / 3, 2 / 3], 1 / 3, [2, 2], [1, 1])
 
@@ -112,3 +115,54 @@ def test_a_wrong_level_of_noise_is_told_where_to_go(clipping, multiplier, hint):
 def test_the_open_question_wants_some_sentences():
     assert_refused(check.convolution_first, "All change.", hint="words are few")
     assert_right(check.convolution_first, " ".join(f"reason{i}" for i in range(30)))
+
+
+def loss(m, rate, order):
+    return check._renyi_loss(m, rate, order)
+
+
+def promise(m, rate, steps, delta, orders):
+    return min(steps * loss(m, rate, a) + log(1 / delta) / (a - 1) for a in orders)
+
+
+@pytest.mark.parametrize(
+    ("learner", "hint"),
+    [
+        (lambda m, q, T, d, orders: promise(m, q, 1, d, orders), "they add up"),
+        (
+            lambda m, q, T, d, orders: min(T * loss(m, q, a) for a in orders),
+            "the part with delta is missing",
+        ),
+        (
+            lambda m, q, T, d, orders: max(promise(m, q, T, d, [a]) for a in orders),
+            "so take the least",
+        ),
+        (
+            lambda m, q, T, d, orders: promise(m, q, T, d, orders[:1]),
+            "the first order alone",
+        ),
+        (lambda m, q, T, d, orders: promise(m, 1.0, T, d, orders), "rate is missing"),
+        (
+            lambda m, q, T, d, orders: min(
+                T * (a - 1) * loss(m, q, a) + log(1 / d) / (a - 1) for a in orders
+            ),
+            "by the order minus 1",
+        ),
+        (lambda m, q, T, d, orders: 1.0, "the sum has three terms"),
+    ],
+)
+def test_a_wrong_accountant_is_told_what_it_forgot(learner, hint):
+    assert_right(check.accountant, promise)
+    assert_refused(check.accountant, learner, hint=hint)
+
+
+@pytest.mark.parametrize(
+    ("m", "rate", "steps"), [(1.0, 0.04, 160), (2.0, 0.01, 1000), (0.7, 1.0, 1)]
+)
+def test_the_accountant_of_the_exercise_promises_little_more_than_opacus(
+    m, rate, steps
+):
+    pytest.importorskip("opacus")
+    ours = promise(m, rate, steps, 1e-5, range(2, 64 if m > 1 else 24))
+    exact = epsilon(m, sample_rate=rate, steps=steps, delta=1e-5)
+    assert exact < ours < 1.35 * exact  # Opacus ends with a tighter step

@@ -545,7 +545,54 @@ def noise_gradient_in_doubles(mu, s, epsilon, heard):
     return torch.autograd.functional.jacobian(distance, epsilon)
 
 
+def match_by_pinv(A, B, heard, noise=None):
+    if noise is not None:
+        return np.linalg.pinv(A) @ (heard - B @ noise)
+    both = np.concatenate([A, B], axis=1)
+    return (np.linalg.pinv(both) @ heard)[: A.shape[1]]
+
+
+def match_by_steps(A, B, heard, noise=None):
+    """Downhill, from zero, with as many steps as it takes."""
+    known = torch.zeros(B.shape[1]) if noise is None else noise
+    unknowns = A if noise is not None else torch.cat([A, B], 1)
+    found = torch.zeros(unknowns.shape[1])
+    rest = heard - (B @ known if noise is not None else 0)
+    size = 1 / torch.linalg.matrix_norm(unknowns, 2) ** 2
+    for _ in range(2000):
+        found = found - size * unknowns.T @ (unknowns @ found - rest)
+    return found[: A.shape[1]].tolist()
+
+
 # is_it_safe
+
+
+def epsilon_in_logarithms(m, rate, steps, delta, orders):
+    """In double precision of torch, as the logarithm of a sum of exponentials."""
+    least = math.inf
+    for order in orders:
+        j = torch.arange(order + 1, dtype=torch.float64)
+        terms = torch.lgamma(torch.tensor(order + 1.0, dtype=torch.float64))
+        terms = terms - torch.lgamma(j + 1) - torch.lgamma(order - j + 1)
+        terms = terms + j * (j - 1) / (2 * m**2)
+        terms = terms + torch.special.xlogy(j, torch.tensor(rate).double())
+        terms = terms + torch.special.xlogy(order - j, torch.tensor(1 - rate).double())
+        loss = torch.logsumexp(terms, 0) / (order - 1)
+        least = min(least, float(steps * loss - math.log(delta) / (order - 1)))
+    return least
+
+
+def epsilon_by_an_expectation(m, rate, steps, delta, orders):
+    """The mean over a binomial number of draws, in numpy."""
+    found = []
+    for a in orders:
+        j = np.arange(a + 1)
+        chance = (
+            np.array([math.comb(a, i) for i in j]) * rate**j * (1 - rate) ** (a - j)
+        )
+        loss = np.log((chance * np.exp(j * (j - 1) / (2 * m**2))).sum()) / (a - 1)
+        found.append(steps * loss + np.log(1 / delta) / (a - 1))
+    return np.min(found)
 
 
 def label_by_correlation(dW):
@@ -709,6 +756,8 @@ RIGHT = {
         in_numpy(noise_gradient_by_formula),
         noise_gradient_in_doubles,
     ],
+    "attacking.match": [in_numpy(match_by_pinv), match_by_steps],
+    "is_it_safe.accountant": [epsilon_in_logarithms, epsilon_by_an_expectation],
     "is_it_safe.label_without_bias": [
         in_numpy(label_by_correlation),
         label_by_products,

@@ -21,6 +21,7 @@ from precode_lib.grading import (
     tables,
     writing,
 )
+from precode_lib.grading.endings import OF_THE_MACHINE
 
 FILE = f"{CHAPTER}.ipynb"
 EVERY_RIGHT = {"anna": {"right"}, "eve": {"right"}, "zoe": {"right"}}
@@ -63,7 +64,8 @@ def runs(monkeypatch):
 
 
 def cell(seconds, error=""):
-    return {"error": error, "seconds": seconds}
+    how = "raised" if error else "well"
+    return {"error": error, "seconds": seconds, "how": how}
 
 
 def grade(folder, *options):
@@ -204,6 +206,8 @@ BROKEN = {
     "below": with_(cells={"-1": cell(1.0)}),
     "nan": with_(cells={"1": cell(math.nan)}),
     "huge": with_(cells={"1": cell(1e300)}),
+    "how": with_(cells={"1": {**cell(1.0), "how": "anyhow"}}),
+    "cause": with_(cause="anything"),
     "finding": with_(findings={LABEL: 3}),
     "state": with_(findings={LABEL: {**GOOD, "state": "excellent"}}),
     "message": with_(findings={LABEL: {**GOOD, "message": ["x"]}}),
@@ -261,9 +265,10 @@ def test_a_stored_run_of_which_no_marks_can_be_made_is_thrown_away(
     assert runs.count("eve") == 2
 
 
-def test_what_could_not_be_run_is_not_kept(tmp_path):
+@pytest.mark.parametrize("cause", OF_THE_MACHINE)
+def test_what_could_not_be_run_is_not_kept(tmp_path, cause):
     kept = store.Store(tmp_path / "runs", "bwrap", None)
-    kept.save(None, store.Failed(stopped="why"))
+    kept.save(None, running.Run(stopped="why", cause=cause))
     assert not (tmp_path / "runs").exists()
 
 
@@ -339,11 +344,10 @@ def test_what_a_killed_call_left_half_written_goes_later(folder, runs):
 
 
 def test_a_stop_that_was_the_machines_fault_is_not_kept(folder, runs):
-    words = f"{store._OF_THE_MACHINE} 500 MB of memory left"
-    runs.of_eve = lambda: running.Run(stopped=words)
+    runs.of_eve = lambda: running.Run(stopped="words", cause="machine")
     assert grade(folder) == grade(folder) == cli.INCOMPLETE
     assert runs.count("eve") == 2
-    runs.of_eve = lambda: running.Run(stopped="it ran longer than 5 seconds")
+    runs.of_eve = lambda: running.Run(stopped="words", cause="time")
     assert grade(folder) == grade(folder) == cli.INCOMPLETE
     assert runs.count("eve") == 3
 

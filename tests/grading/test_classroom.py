@@ -256,14 +256,26 @@ def hostile(folder, names=tuple(HOSTILE)):
     return {TWINS.get(name, name): HOSTILE[name][1] for name in names}
 
 
-def marks_of(out: Path) -> dict[str, dict[str, str]]:
-    """The state of each exercise of each student, of the files that count."""
+def rows_of(out: Path) -> list[dict[str, str]]:
+    """What is known of each exercise of each student, of the files that count."""
     with open(out / "marks.csv", encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["counts"] == "yes"]
+        return [row for row in csv.DictReader(file) if row["counts"] == "yes"]
+
+
+def marks_of(rows: list[dict[str, str]]) -> dict[str, dict[str, str]]:
     students: dict[str, dict[str, str]] = {}
     for row in rows:
         students.setdefault(row["student"], {})[row["exercise"]] = row["state"]
     return students
+
+
+def unlike(folder: Path, expected: dict[str, dict[str, str]]) -> str:
+    """The reasons of all marks that are others, for whom a test has failed."""
+    return "".join(
+        f"\n{row['student']} {row['exercise']}: {row['state']}, {row['message']}"
+        for row in rows_of(room.default_out(folder))
+        if row["state"] != expected.get(row["student"], {}).get(row["exercise"])
+    )
 
 
 def grade(folder: Path, jobs: int = 2) -> dict[str, dict[str, str]]:
@@ -277,7 +289,7 @@ def grade(folder: Path, jobs: int = 2) -> dict[str, dict[str, str]]:
         jobs=jobs,
     )
     room.grade(settings)
-    return marks_of(out)
+    return marks_of(rows_of(out))
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -307,11 +319,11 @@ def test_a_small_class_gets_exactly_its_marks(tmp_path):
     hand_in(folder, "binary", b"\x89PNG\x00")
     expected |= {"wrong": all_but("closed_form", "wrong"), "binary": STOPPED}
     before = fingerprint(folder)
-    assert grade(folder) == expected
+    assert grade(folder) == expected, unlike(folder, expected)
     assert fingerprint(folder) == before
     # The second time nothing is run, and the marks are the same.
     runs = {path: path.stat().st_mtime for path in runs_of(folder)}
-    assert grade(folder) == expected
+    assert grade(folder) == expected, unlike(folder, expected)
     assert {path: path.stat().st_mtime for path in runs_of(folder)} == runs
 
 
@@ -389,7 +401,7 @@ def test_a_class_of_forty_gets_exactly_its_marks(tmp_path, how):
     assert flood["label"] in ("stopped", "raised")
     assert (flood["by_hand"], flood["closed_form"]) == ("right", "right")
     assert {name: marks.pop(name) for name in broken} == dict.fromkeys(broken, STOPPED)
-    assert marks == expected
+    assert marks == expected, unlike(folder, expected)
     assert fingerprint(folder) == before
     assert sleepers() == []
     report = (room.default_out(folder) / "report.html").read_text(encoding="utf-8")

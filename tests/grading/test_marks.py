@@ -10,6 +10,7 @@ import pytest
 from hand_ins import CHAPTER, NAMES, RIGHT, handed_in, notebook
 
 from precode_lib.grading import assembly, marks, report, room, store, tables
+from precode_lib.grading.endings import OF_THE_MACHINE
 from precode_lib.grading.limits import Limits
 from precode_lib.grading.running import Run
 from precode_lib.marking import HANDED_IN
@@ -18,6 +19,11 @@ EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\x1b[31m\u202e\
 
 
 LATE = "Timeout of 100 seconds exceeded executing cell"
+
+
+def cell(error="", how="", seconds=100.2):
+    how = how or ("raised" if error else "well")
+    return {"error": error, "seconds": seconds, "how": how}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def cell_of(hand_in, name):
 
 
 def test_only_the_examiner_makes_a_mark_right(one):
-    said = {i: {"error": "", "seconds": 1.0} for i in range(20)}
+    said = {i: cell(seconds=1.0) for i in range(20)}
     run = Run(findings=finding("label", "right"), cells=said)
     assert states(one, run) == dict.fromkeys(NAMES, "raised") | {"label": "right"}
 
@@ -70,17 +76,17 @@ def test_an_answer_cell_that_was_not_handed_in_is_missing(one, clean):
 
 
 @pytest.mark.parametrize(
-    ("error", "stopped", "state", "words"),
+    ("ended", "stopped", "state", "words"),
     [
-        ("SyntaxError: invalid syntax", "", "raised", "stopped with SyntaxError"),
-        (LATE, "", "stopped", "Timeout of 100"),
-        ("the kernel died", "", "stopped", "process ended"),
-        ("it printed more than 50 MB", "", "stopped", "printed more"),
-        ("", "it took more", "stopped", "it took more"),
+        (cell("SyntaxError: invalid"), "", "raised", "stopped with SyntaxError"),
+        (cell(LATE, "late"), "", "stopped", "Timeout of 100"),
+        (cell("gone", "died"), "", "stopped", "process ended"),
+        (cell("it printed more than 50 MB", "flood"), "", "stopped", "printed more"),
+        (cell(), "it took more", "stopped", "it took more"),
     ],
 )
-def test_why_nobody_was_asked_is_said(one, error, stopped, state, words):
-    cells = {cell_of(one, "label"): {"error": error, "seconds": 100.2}}
+def test_why_nobody_was_asked_is_said(one, ended, stopped, state, words):
+    cells = {cell_of(one, "label"): ended}
     row = row_of(one, Run(cells=cells, stopped=stopped), "label")
     assert (row.state, words in row.message) == (state, True)
 
@@ -88,10 +94,10 @@ def test_why_nobody_was_asked_is_said(one, error, stopped, state, words):
 def test_a_given_cell_that_was_stopped_is_not_the_students_error(one):
     imports = [*one.assembled.exercise_of].index("")
     assert imports < cell_of(one, "label")
-    unknown = {"error": "NameError: name 'check' is not defined", "seconds": 0.1}
+    unknown = cell("NameError: name 'check' is not defined")
     cells = {cell_of(one, "label") + 1: unknown}
     assert row_of(one, Run(cells=cells), "label").state == "raised"
-    cells[imports] = {"error": LATE, "seconds": 100.2}
+    cells[imports] = cell(LATE, "late")
     row = row_of(one, Run(cells=cells), "label")
     assert row.state == "stopped"
     assert row.message.startswith("a given cell before it did not end: its cell was")
@@ -99,8 +105,8 @@ def test_a_given_cell_that_was_stopped_is_not_the_students_error(one):
 
 def test_what_ended_the_process_is_said_of_all_that_come_after(one):
     first, later = cell_of(one, "by_hand"), cell_of(one, "label")
-    dead = {"error": "Kernel dead on test start", "seconds": 0.0}
-    cells = {first: {"error": LATE, "seconds": 100.2}, later: dead}
+    dead = cell("RuntimeError: it is dead", "died")
+    cells = {first: cell(LATE, "late"), later: dead}
     row = row_of(one, Run(cells=cells), "label")
     assert (row.state, LATE in row.message) == ("stopped", True)
     assert row.message.startswith("the notebook's process ended here or before: T")
@@ -109,7 +115,7 @@ def test_what_ended_the_process_is_said_of_all_that_come_after(one):
 def test_a_function_that_never_returns_was_stopped_and_raised_nothing(one):
     gone = finding("label", "raised", "nothing.", code="nothing_came")
     check = cell_of(one, "label") + 1
-    slow = {check: {"error": LATE, "seconds": 100.2}}
+    slow = {check: cell(LATE, "late")}
     row = row_of(one, Run(findings=gone, cells=slow), "label")
     assert (row.state, row.seconds) == ("stopped", 100)
     assert row.message == f"its cell was stopped: {LATE}"
@@ -168,7 +174,7 @@ def evil(one, clean):
         **finding("label", "wrong", f"=HYPERLINK(1)\n{EVIL}", asked=7),
         **finding("two_photographs", "right", "correct.", text=f"-2+3 {EVIL}"),
     }
-    cells = {cell_of(one, "by_hand"): {"error": EVIL, "seconds": 0.5}}
+    cells = {cell_of(one, "by_hand"): cell(EVIL, seconds=0.5)}
     return marks.mark(hand_in, Run(findings=findings, cells=cells, stopped=EVIL))
 
 
@@ -273,7 +279,7 @@ def test_feedback_holds_nothing_that_a_terminal_obeys(one, clean):
 
 def test_a_run_is_found_again_until_something_changes(one, tmp_path):
     kept = store.Store(tmp_path, "bwrap", Limits())
-    cells = {3: {"error": "", "seconds": 0.5}}
+    cells = {3: cell(seconds=0.5)}
     run = Run(findings=finding("label", "right"), cells=cells, seconds=2.0)
     assert kept.load(one) is None
     kept.save(one, run)
@@ -292,23 +298,30 @@ def test_a_run_is_found_again_until_something_changes(one, tmp_path):
         "ValueError: it printed more than 50 MB",
         "RuntimeError: the kernel died",
         "Timeout of my own",
+        LATE,
+        "the kernel died",
+        "it printed more than 50 MB",
     ],
 )
 def test_an_error_of_the_students_is_raised_whatever_words_are_in_it(one, error):
-    cells = {cell_of(one, "label"): {"error": error, "seconds": 100.2}}
+    cells = {cell_of(one, "label"): cell(error)}
     row = row_of(one, Run(cells=cells), "label")
     assert (row.state, row.message) == ("raised", f"its cell stopped with {error}")
 
 
-@pytest.mark.parametrize("seconds", [0.1, 80.0])
-def test_who_writes_the_graders_sentence_into_an_error_was_not_stopped(one, seconds):
-    cells = {cell_of(one, "label"): {"error": LATE, "seconds": seconds}}
-    assert states(one, Run(cells=cells))["label"] == "raised"
+@pytest.mark.parametrize("cause", OF_THE_MACHINE)
+def test_an_error_where_the_machine_failed_is_not_the_students(one, cause):
+    cells = {cell_of(one, "label") + 1: cell("ConnectionRefusedError")}
+    run = Run(
+        cells=cells, stopped="words", cause=cause, findings=finding("by_hand", "right")
+    )
+    expected = dict.fromkeys(NAMES, "stopped") | {"by_hand": "right"}
+    assert states(one, run) == expected
 
 
 def test_states_follow_the_examiners_codes_and_not_its_words(one):
     check = cell_of(one, "label") + 1
-    slow = {check: {"error": LATE, "seconds": 100.2}}
+    slow = {check: cell(LATE, "late")}
     for words in ("your function returned nothing that can be used", "gone", ""):
         gone = finding("label", "raised", words, code="nothing_came")
         assert states(one, Run(findings=gone, cells=slow))["label"] == "stopped"
@@ -376,7 +389,7 @@ def test_feedback_is_never_anothers_where_capitals_are_small(students, plain):
 
 
 def test_numbers_in_a_table_are_bounded(one):
-    cells = {i: {"error": "", "seconds": 1e14} for i in range(30)}
+    cells = {i: cell(seconds=1e14) for i in range(30)}
     found = finding("label", "right", asked=10**14)
     row = row_of(one, Run(findings=found, cells=cells), "label")
     assert (row.seconds, row.asked) == (marks.MOST_SECONDS, marks.MOST_ASKED)

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from boxes import needs_bwrap, stopped
 
-from precode_lib.grading import inside, room, running, usage
+from precode_lib.grading import inside, marks, room, running, usage
+from precode_lib.grading.endings import Stop
 from precode_lib.grading.limits import Limits
 
 
@@ -128,14 +129,14 @@ def test_what_the_examiner_computes_is_the_hand_in_s_time(monkeypatch):
         SimpleNamespace(is_full=0),
         Limits(),
         running.Run(),
-        helper=7,
+        helper=SimpleNamespace(pid=7),
     )
     monkeypatch.setattr(running, "_family", lambda pid: [Process(pid, 1.0, "R")])
-    monkeypatch.setattr(running._Watch, "_too_much_memory", lambda *_: "")
+    monkeypatch.setattr(running._Watch, "_too_much_memory", lambda *_: Stop())
     monkeypatch.setattr(running._Watch, "_root", lambda _: 1)
     monkeypatch.setattr(usage, "first_to_go", lambda process: asked.append(process.pid))
     monkeypatch.setattr(usage, "_is_busy", lambda process: True)
-    assert watch._too_much() == ""
+    assert watch._too_much() == Stop()
     assert watch.result.worked == 2
     assert asked == [1]  # the examiner stays as it is
 
@@ -152,7 +153,7 @@ def test_honest_seconds_are_kept():
     line = {"cell": 4, "event": "ends", "error": "", "seconds": 3.2}
     result = running.Run()
     running._note_cells(SimpleNamespace(lines=lambda: [line]), result)
-    assert result.cells == {4: {"error": "", "seconds": 3.2}}
+    assert result.cells == {4: {"error": "", "seconds": 3.2, "how": "well"}}
     assert math.isfinite(result.cells[4]["seconds"])
 
 
@@ -163,7 +164,37 @@ def test_who_calls_on_the_examiner_without_end_is_said(malformed, asked):
     assert result.stopped == "it called on the examiner 200 times"
     few = running.Run(malformed=malformed // 2, findings={"x": {"asked": asked // 2}})
     running._note_calls(few)
-    assert few.stopped == ""
+    assert (few.stopped, few.cause) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "how"),
+    [
+        ("KeyError: 1", "late", "late"),
+        ("KeyError: 1", "forever", "raised"),
+        ("KeyError: 1", ["late"], "raised"),
+        ("KeyError: 1", None, "raised"),
+        ("", "late", "well"),
+    ],
+)
+def test_of_how_a_cell_ended_only_what_is_known_is_kept(error, said, how):
+    line = {"cell": 4, "event": "ends", "error": error, "seconds": 3.2, "how": said}
+    result = running.Run()
+    running._note_cells(SimpleNamespace(lines=lambda: [line]), result)
+    assert result.cells[4]["how"] == how
+
+
+@needs_bwrap
+@pytest.mark.slow
+def test_when_its_examiner_has_ended_a_hand_in_is_tried_again(tmp_path):
+    # The listening socket is still there, so a notebook would ask and wait for ever.
+    one = hand_ins.handed_in()
+    run = running.run(
+        one.assembled.text, "no_chapter", ["label"], kind="bwrap", limits=Limits()
+    )
+    assert (run.cause, run.findings) == ("examiner", {})
+    assert run.stopped == "its examiner ended with code 1; mark it again"
+    assert {row.state for row in marks.mark(one, run).rows} == {"stopped"}
 
 
 class CellError(Exception):
