@@ -34,8 +34,8 @@ from precode_lib.ats.search import (
     by_mean,
     by_mean_and_variance,
     hybrid,
-    progress,
 )
+from precode_lib.basics.resuming import progress
 
 __all__ = [
     "ACCURACY_FLOOR",

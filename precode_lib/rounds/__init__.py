@@ -5,6 +5,8 @@ what it sends, `federation` goes from round to round. `flower` does the same ins
 Flower, the framework; it is a door of its own, because only it needs Flower.
 """
 
+from precode_lib.basics.resuming import progress
+
 from .federation import Federation, OnMessage, Round
 from .participation import (
     Algorithm,
@@ -30,4 +32,5 @@ __all__ = [
     "label_skewed_split",
     "observed",
     "participate",
+    "progress",
 ]

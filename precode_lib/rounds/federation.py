@@ -6,7 +6,7 @@ takes.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter
@@ -14,6 +14,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from precode_lib.basics.resuming import Resumable
 from precode_lib.basics.validation import check_count, check_range
 from precode_lib.bottleneck import per_example_loss
 from precode_lib.data import Pictures
@@ -70,7 +71,7 @@ OnMessage = Callable[
 ]  # round from 1, client, what it sent
 
 
-class Federation(Iterator[Round]):
+class Federation(Resumable[Round]):
     """Trains the server's model in place, round by round.
 
     Stop the loop whenever you like; `state_dict` resumes it elsewhere, to the last bit
@@ -133,13 +134,10 @@ class Federation(Iterator[Round]):
         self._optimizer = make_optimizer(server, model)
         self.history: list[Round] = []
 
-    def __len__(self) -> int:
-        """Rounds that are left."""
+    def _left(self) -> int:
         return self.rounds - len(self.history)
 
-    def __next__(self) -> Round:
-        if len(self) <= 0:
-            raise StopIteration
+    def _advance(self) -> Round:
         start = perf_counter()
         chosen = self._choose()
         with self._torch.lent():
@@ -165,6 +163,14 @@ class Federation(Iterator[Round]):
         self.random.load_state_dict(state["random"])
         self._torch.load(state["torch"])
         self.history = [Round(**each) for each in state["history"]]
+
+    def _bar(self) -> dict:
+        done, total = len(self.history), self.rounds
+        return {"total": total, "initial": done, "unit": "round"}
+
+    def _note(self, step: Round) -> str:
+        loss, accuracy = step.train_loss, step.test_accuracy
+        return f"loss {loss:.3g}, accuracy {accuracy:.1%} test"
 
     def _choose(self) -> list[int]:
         order = torch.randperm(len(self._clients), generator=self.random.shuffle)

@@ -4,6 +4,8 @@
 `evaluation` measures how well a model does.
 """
 
+from precode_lib.basics.resuming import progress
+
 from .evaluation import (
     Evaluation,
     LoadedPictures,
@@ -18,7 +20,6 @@ from .loop import (
     check_model,
     fit,
     get_gradients,
-    progress,
     read_checkpoint,
     set_gradients,
 )

@@ -5,7 +5,7 @@ belong to the training and travel in its checkpoints: a run that was killed and 
 ends, on a CPU, with the same weights to the last bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.basics.files import atomic_file
+from precode_lib.basics.resuming import Resumable
 from precode_lib.basics.validation import check_count
 from precode_lib.bottleneck import noise_from, per_example_loss, unheard
 from precode_lib.data import Pictures, Splits
@@ -74,7 +75,7 @@ class _Running:
     seconds: float = 0.0
 
 
-class Training(Iterator[Epoch]):
+class Training(Resumable[Epoch]):
     """Trains the model in place and yields each epoch's figures; `fit` makes one.
 
     Stop the loop whenever you like: the next call goes on from there. A run that
@@ -114,13 +115,10 @@ class Training(Iterator[Epoch]):
         self._checkpoint: Path | None = None
         self._every: int | None = None
 
-    def __len__(self) -> int:
-        """Epochs that are left."""
+    def _left(self) -> int:
         return self.protocol.epochs - len(self.history)
 
-    def __next__(self) -> Epoch:
-        if len(self) <= 0:
-            raise StopIteration
+    def _advance(self) -> Epoch:
         self._check_parameters()
         with self._torch.lent():
             if self._running is None:
@@ -180,6 +178,16 @@ class Training(Iterator[Epoch]):
     def load(self, file: str | Path) -> None:
         """Continue from a checkpoint; loads tensors and numbers, never code."""
         self.load_state_dict(read_checkpoint(file, self.device))
+
+    def _bar(self) -> dict:
+        done, total = len(self.history), self.protocol.epochs
+        return {"total": total, "initial": done, "unit": "epoch"}
+
+    def _note(self, step: Epoch) -> str:
+        return (
+            f"loss {step.train_loss:.3g}, accuracy {step.train_accuracy:.1%} "
+            f"train, {step.test_accuracy:.1%} test"
+        )
 
     def _check_parameters(self) -> None:
         groups = self._optimizer.param_groups
@@ -315,27 +323,6 @@ def fit(
     if checkpoint is not None:
         training.keep(checkpoint, every=every)
     return training
-
-
-def progress(training: Training, **options) -> Iterator[Epoch]:
-    """The training's epochs behind a bar that shows loss and accuracies.
-
-    Args:
-        options: of `tqdm.auto.tqdm`.
-    """
-    from tqdm.auto import tqdm  # only for people who watch
-
-    done, total = len(training.history), training.protocol.epochs
-    usual = {"total": total, "initial": done, "unit": "epoch"}
-    with tqdm(**{**usual, **options}) as bar:
-        for epoch in training:
-            bar.set_postfix_str(
-                f"loss {epoch.train_loss:.3g}, accuracy {epoch.train_accuracy:.1%} "
-                f"train, {epoch.test_accuracy:.1%} test",
-                refresh=False,
-            )
-            bar.update()
-            yield epoch
 
 
 def get_gradients(model: nn.Module) -> Gradients:
