@@ -4,7 +4,7 @@
 their noise comes from and their cost goes, `losses` the loss that counts this cost.
 """
 
-from .losses import check_is_tensor, loss, per_example_loss
+from .losses import loss, num_classes, per_example_loss, rehearse
 from .modules import (
     Bottleneck,
     ConvolutionalBottleneck,
@@ -20,6 +20,7 @@ from .sampling import (
     kl_terms,
     kl_to_standard_normal,
     noise_from,
+    quiet,
     recorded_noise,
     softplus,
     unheard,
@@ -36,6 +37,7 @@ __all__ = [
     "loss",
     "noise_from",
     "per_example_loss",
+    "quiet",
     "recorded_noise",
     "softplus",
     "with_cvb",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 NoiseSource = torch.Generator | Sequence[Tensor] | Callable[[Tensor], Tensor]
@@ -119,6 +119,20 @@ def unheard() -> Iterator[None]:
     finally:
         for lists, token in tokens:
             lists.reset(token)
+
+
+@contextmanager
+def quiet(model: nn.Module) -> Iterator[None]:
+    """Let the model run so that nobody notices: for looking at it.
+
+    Its bottlenecks give their means, no open list hears of them, and torch's global
+    generators, from which dropout draws, are afterwards where they were. Whether
+    gradients are taken is as outside; running statistics are the caller's to save.
+    """
+    gpus = {p.device for p in model.parameters() if p.is_cuda}
+    silent = noise_from(torch.zeros_like)
+    with torch.random.fork_rng([*gpus]), silent, unheard():
+        yield
 
 
 def draw_noise(mean: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from precode_lib.bottleneck import (
     NoiseSource,
     noise_from,
     per_example_loss,
+    quiet,
     recorded_noise,
     unheard,
 )
@@ -260,9 +261,7 @@ class Capture:
             for t in (images, labels)
         )
         fade = torch.linspace(1, 0.5, examples).to(x).view(-1, *[1] * (x.dim() - 1))
-        devices = [x.device] if x.is_cuda else []
-        quiet = noise_from(torch.zeros_like)
-        with torch.random.fork_rng(devices), quiet, unheard():
+        with quiet(self.model):
             yield x * fade, y
 
     def _dependences(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precode_lib.bottleneck import noise_from, per_example_loss
+from precode_lib.bottleneck import num_classes, per_example_loss
 from precode_lib.data import Pictures
 from precode_lib.defenses import Defense
 from precode_lib.federated import Observation
@@ -134,7 +134,7 @@ class CuriousFedAvg(FedAvg):
         self.on_message, self.algorithm, self.loss = on_message, algorithm, loss
         self.image_shape, self.normalisation = torch.Size(image_shape), normalisation
         self._model = copy.deepcopy(model).train()
-        self._num_classes = _num_classes(model, self.image_shape)
+        self._num_classes = _count_classes(model, self.image_shape)
 
     def __repr__(self) -> str:
         return f"CuriousFedAvg(accept_failures={self.accept_failures})"
@@ -203,10 +203,10 @@ def _move(model: nn.Module, shared: Gradients, buffers: dict[str, Tensor]) -> No
         model.get_buffer(name).copy_(value)
 
 
-def _num_classes(model: nn.Module, image_shape: torch.Size) -> int:
+def _count_classes(model: nn.Module, image_shape: torch.Size) -> int:
     black = first_parameter(model).new_zeros(1, *image_shape)
-    with torch.no_grad(), mode(model, training=False), noise_from(torch.zeros_like):
-        return model(black).shape[1]
+    with mode(model, training=False):
+        return num_classes(model, black)
 
 
 def _check_algorithm(algorithm: LocalAveraging) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.basics.validation import check_count, check_range
-from precode_lib.bottleneck import noise_from, per_example_loss
+from precode_lib.bottleneck import noise_from, per_example_loss, quiet
 from precode_lib.defenses import ClientStep, Defense, check_client_step, defended
 from precode_lib.federated import Client, LocalTraining, Observation
 from precode_lib.gradients import (
@@ -209,9 +209,8 @@ def observed(
     shape = 1, message.num_examples, *image_shape
     black = first_parameter(model).new_zeros(shape)
     zeros = torch.zeros(shape[:2], dtype=torch.int64, device=black.device)
-    # Listening must not move the clients' dropout.
-    with torch.random.fork_rng([black.device] if black.is_cuda else []):
-        imagined = Client(model, loss=loss)(black, zeros, noise=torch.zeros_like)
+    with quiet(model):  # listening must not move the clients' dropout
+        imagined = Client(model, loss=loss)(black, zeros)
     expected = {n: r for n, r in ranks(imagined).items() if n in message.shared}
     return replace(observation, shared=factor(observation.shared, expected))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from precode_lib.basics.files import atomic_file
 from precode_lib.basics.resuming import Resumable
 from precode_lib.basics.validation import check_count
-from precode_lib.bottleneck import noise_from, per_example_loss, unheard
+from precode_lib.bottleneck import noise_from, per_example_loss, rehearse
 from precode_lib.data import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense, check_client_step
 from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
@@ -354,9 +354,8 @@ def set_gradients(model: nn.Module, shared: Gradients) -> None:
 def check_model(model: nn.Module, pictures: Pictures) -> int:
     """Try the model on one picture, and count its classes; refuse too few."""
     loaded = LoadedPictures(pictures[:1], model)
-    quiet = noise_from(torch.zeros_like)
-    with torch.no_grad(), mode(model, training=False), quiet, unheard():
-        logits = model(loaded.batch(slice(0, 1))[0])
+    with mode(model, training=False):
+        logits = rehearse(model, loaded.batch(slice(0, 1))[0])
     if logits.ndim != 2 or logits.shape[1] < pictures.num_classes:
         raise ValueError(
             f"the model returns {tuple(logits.shape)} for one picture; it needs "
