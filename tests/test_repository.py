@@ -54,7 +54,7 @@ SIDE_DOORS = {
         "starts",
     },
     "ats": {"evaluation"},  # it knows attacks
-    "basics": {"files", "resuming", "validation"},  # two load without torch
+    "basics": {"files", "resuming", "schedules", "validation"},  # two without torch
     "experiments": {"reading"},
     # Its door loads nothing, since it is also opened inside the sandbox.
     "grading": {"limits", "pace", "report", "room", "sandbox", "tables"},

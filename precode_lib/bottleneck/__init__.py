@@ -4,7 +4,7 @@
 their noise comes from and their cost goes, `losses` the loss that counts this cost.
 """
 
-from .losses import loss, num_classes, per_example_loss, rehearse
+from .losses import Loss, loss, num_classes, per_example_loss, rehearse
 from .modules import (
     Bottleneck,
     ConvolutionalBottleneck,

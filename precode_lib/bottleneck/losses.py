@@ -11,6 +11,8 @@ from precode_lib.basics.validation import check_label_shape
 
 from .sampling import kl_terms, quiet
 
+# Of each example: a model, (N, ...) and (N, ...) -> (N,).
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Model = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, classes)
 
 

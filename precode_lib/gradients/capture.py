@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from precode_lib.basics.validation import check_model
 from precode_lib.bottleneck import (
+    Loss,
     NoiseSource,
     noise_from,
     per_example_loss,
@@ -38,8 +39,6 @@ from .convolutions import lean_convolutions
 from .layers import rule_for
 from .terms import Outer, Term, prefers_factors
 from .turns import one_at_a_time
-
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (N, ...), (N, ...) -> (N,)
 
 
 def victim_gradients(

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from precode_lib.basics.resuming import Resumable
 from precode_lib.basics.validation import check_count, check_range
-from precode_lib.bottleneck import per_example_loss
+from precode_lib.bottleneck import Loss, per_example_loss
 from precode_lib.data import Pictures
 from precode_lib.defenses import ClientStep, Defense, bytes_on_wire
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
 from precode_lib.training import (
     LoadedPictures,
-    Loss,
     OptimizerFactory,
     Randomness,
     check_model,

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precode_lib.bottleneck import num_classes, per_example_loss
+from precode_lib.bottleneck import Loss, num_classes, per_example_loss
 from precode_lib.data import Pictures
 from precode_lib.defenses import Defense
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients, trainable
 from precode_lib.training import (
     LoadedPictures,
-    Loss,
     Randomness,
     check_model,
     evaluate,

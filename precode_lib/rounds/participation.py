@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.basics.validation import check_count, check_range
-from precode_lib.bottleneck import noise_from, per_example_loss, quiet
+from precode_lib.bottleneck import Loss, noise_from, per_example_loss, quiet
 from precode_lib.defenses import ClientStep, Defense, check_client_step, defended
 from precode_lib.federated import Client, LocalTraining, Observation
 from precode_lib.gradients import (
@@ -24,7 +24,7 @@ from precode_lib.gradients import (
     ranks,
     trainable,
 )
-from precode_lib.training import LoadedPictures, Loss, first_parameter, get_gradients
+from precode_lib.training import LoadedPictures, first_parameter, get_gradients
 
 
 class Task(NamedTuple):

@@ -5,11 +5,11 @@
 """
 
 from precode_lib.basics.resuming import progress
+from precode_lib.basics.schedules import OptimizerFactory, Schedule, constant
 
 from .evaluation import (
     Evaluation,
     LoadedPictures,
-    Loss,
     evaluate,
     first_parameter,
     mode,
@@ -26,13 +26,10 @@ from .loop import (
 from .protocols import (
     ATS,
     PAPER,
-    OptimizerFactory,
     Protocol,
     Randomness,
-    Schedule,
     TorchStates,
     ats_decay,
-    constant,
     make_optimizer,
 )
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.basics.validation import check_count
-from precode_lib.bottleneck import noise_from, per_example_loss
+from precode_lib.bottleneck import Loss, noise_from, per_example_loss
 from precode_lib.data import Pictures
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (N, ...), (N, ...) -> (N,)
 # Changes pixels (B, C, H, W) in [0, 1]; draws from the generator, on their device.
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 

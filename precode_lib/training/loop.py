@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from precode_lib.basics.files import atomic_file
 from precode_lib.basics.resuming import Resumable
 from precode_lib.basics.validation import check_count
-from precode_lib.bottleneck import noise_from, per_example_loss, rehearse
+from precode_lib.bottleneck import Loss, noise_from, per_example_loss, rehearse
 from precode_lib.data import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense, check_client_step
 from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
@@ -25,7 +25,6 @@ from precode_lib.gradients import Capture, Gradients, dense, from_list, trainabl
 from .evaluation import (
     Augment,
     LoadedPictures,
-    Loss,
     count,
     evaluate,
     first_parameter,

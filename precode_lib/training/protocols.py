@@ -1,6 +1,6 @@
 """How to train: published protocols as data, and where the random numbers come from."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -9,22 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from precode_lib.basics.schedules import (
+    OptimizerFactory,
+    Schedule,
+    constant,
+    step_decay,
+)
 from precode_lib.basics.validation import check_count
 from precode_lib.gradients import trainable
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-Schedule = Callable[[int, int], float]  # (epoch, epochs), from 0, -> factor of the rate
-
-
-def constant(epoch: int, epochs: int) -> float:
-    """One learning rate for all epochs."""
-    return 1.0
-
-
-def ats_decay(epoch: int, epochs: int) -> float:
-    """A tenth of the rate after 3/8, 5/8 and 7/8 of the epochs: 74, 124, 175 of 200."""
-    # Gao et al. 2021 divide by these floats, which is why it is 124 and not 125.
-    return 0.1 ** sum(epoch >= epochs // part for part in (2.667, 1.6, 1.142))
+ats_decay = step_decay  # by the name of those whose protocol it is here
 
 
 @dataclass(frozen=True)
