@@ -238,6 +238,17 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not heavy & set(json.loads(output.stdout))
 
 
+def test_the_package_lists_its_rooms_and_loads_one_when_it_is_asked_for():
+    code = "import sys, precode_lib; print(dir(precode_lib), 'torch' in sys.modules); "
+    code += "print(precode_lib.metrics.psnr.__module__); precode_lib.nothing"
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, capture_output=True, text=True)
+    rooms, loaded = output.stdout.splitlines()
+    assert rooms == f"{sorted([*ROOMS, '__version__'])} False"
+    assert "no attribute 'nothing'" in output.stderr
+    assert loaded.startswith("precode_lib.metrics")
+
+
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
         "project"

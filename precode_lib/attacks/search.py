@@ -85,6 +85,13 @@ class Search(Resumable[AttackStep]):
         self._optimizer = optimize(recipe.optimizer, variables)
         self._aim()
 
+    def __repr__(self) -> str:
+        made, most = self.iteration, self.recipe.iterations
+        return (
+            f"Search({self.recipe.name}, {self.observation.num_victims} victims, "
+            f"{made} of {most} steps made, {len(self._active)} searching)"
+        )
+
     # --- the iterator -----------------------------------------------------------------
 
     def _left(self) -> int:

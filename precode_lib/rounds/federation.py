@@ -25,11 +25,11 @@ from precode_lib.training import (
     LoadedPictures,
     OptimizerFactory,
     Randomness,
-    check_model,
     evaluate,
     first_parameter,
     make_optimizer,
     set_gradients,
+    try_model,
 )
 
 from .participation import (
@@ -118,7 +118,7 @@ class Federation(Resumable[Round]):
         _check_clients(clients, test, clients_per_round)
         check_count(rounds, "rounds")
         self.model, self.rounds, self.algorithm = model, rounds, algorithm
-        self.num_classes = check_model(model, test)
+        self.num_classes = try_model(model, test)
         self.on_message, self.labels_known = on_message, labels_known
         self.message_bytes, self.loss = message_bytes, loss
         self.participate = partial(

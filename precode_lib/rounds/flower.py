@@ -20,10 +20,10 @@ from precode_lib.gradients import Gradients, trainable
 from precode_lib.training import (
     LoadedPictures,
     Randomness,
-    check_model,
     evaluate,
     first_parameter,
     mode,
+    try_model,
 )
 
 from .participation import FedAvg as LocalAveraging
@@ -67,7 +67,7 @@ class PictureClient(NumPyClient):
         loss: Loss = per_example_loss,
     ):
         _check_algorithm(algorithm)
-        check_model(model, pictures)
+        try_model(model, pictures)
         self.model, self.algorithm, self.random = model, algorithm, random
         self.defense, self.loss = defense, loss
         self._pictures = LoadedPictures(pictures, model)

@@ -17,11 +17,11 @@ from .evaluation import (
 from .loop import (
     Epoch,
     Training,
-    check_model,
     fit,
     get_gradients,
     read_checkpoint,
     set_gradients,
+    try_model,
 )
 from .protocols import (
     ATS,

@@ -101,7 +101,7 @@ class Training(Resumable[Epoch]):
         self.augment, self.loss = augment, loss
         self._train = LoadedPictures(splits.train, model)
         self._test = LoadedPictures(splits.test, model)
-        check_model(model, splits.test)
+        try_model(model, splits.test)
         self.device = first_parameter(model).device
         self.random = Randomness.seeded(0, self.device) if random is None else random
         self.history: list[Epoch] = []
@@ -350,7 +350,7 @@ def set_gradients(model: nn.Module, shared: Gradients) -> None:
         parameter.grad = dense(shared[name])[0].to(parameter) if kept else None
 
 
-def check_model(model: nn.Module, pictures: Pictures) -> int:
+def try_model(model: nn.Module, pictures: Pictures) -> int:
     """Try the model on one picture, and count its classes; refuse too few."""
     loaded = LoadedPictures(pictures[:1], model)
     with mode(model, training=False):

@@ -471,6 +471,18 @@ def test_any_progress_bar_knows_the_length(scene):
     assert len(attack) == 4
 
 
+def test_a_search_and_its_steps_say_in_one_line_where_they_are(scene):
+    attack = search(scene)
+    step = next(attack)
+    assert repr(attack) == "Search(search, 2 victims, 1 of 5 steps made, 2 searching)"
+    middle = step.objective.median().item()
+    images = tuple(step.images.shape)
+    assert repr(step) == (
+        f"AttackStep(0, objective {middle:.3g} in the median, images {images}, "
+        "2 searching)"
+    )
+
+
 def test_the_standard_bar_passes_the_steps_on_and_shows_the_objective(scene):
     file = io.StringIO()
     steps = list(progress(search(scene), every=1, file=file, mininterval=0))
