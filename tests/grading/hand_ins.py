@@ -255,10 +255,15 @@ for _ in range(4):
             os.execv(sys.executable, ["nap", "-S", "-c", nap + "; time.sleep({NAP})"])
         os._exit(0)
 """
-# All that a page, a table or a terminal might obey.
+# All that a page, a table or a terminal might obey. Of an error its last line is told;
+# a lone surrogate in it would lose all on the way from the kernel, and so goes apart.
 MARKUP = """
-raise ValueError("x;=cmd|' /C calc'!A0;\\t=1+1;<script>alert(1)</script>"
-    + chr(27) + "[31m" + chr(0x202E) + chr(0xD800) + chr(0) + "\\n=1+1")
+try:
+    print(chr(0xD800))
+except ValueError:
+    pass
+raise ValueError("=1+1\\nx;=cmd|' /C calc'!A0;\\t=1+1;<script>alert(1)</script>"
+    + chr(27) + "[31m" + chr(0x202E) + chr(0))
 """
 # Modules that would mark everything right, were they found.
 FAKE = """
