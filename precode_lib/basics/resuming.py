@@ -56,9 +56,7 @@ class Resumable(Iterator[Step]):
         return ""
 
 
-def progress(
-    run: Resumable[Step], *, every: int | None = None, **options
-) -> Iterator[Step]:
+def progress(run: Resumable, *, every: int | None = None, **options) -> Iterator:
     """The steps of a run behind a bar that says how it goes.
 
     Any other bar fits as well: a run knows its length. Stop the loop, and the run can
