@@ -10,7 +10,7 @@ from torch.optim import Adam
 
 from precode_lib import models
 from precode_lib.attacks import IGA, Recipe, Search
-from precode_lib.data.normalisation import CIFAR10
+from precode_lib.data import CIFAR10
 from precode_lib.federated import Observation, observe
 from precode_lib.gradients import Gradients
 

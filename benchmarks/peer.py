@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import torch
 from cases import LR, PRIOR_WEIGHT, Scene
 
-from precode_lib.data.normalisation import CIFAR10
+from precode_lib.data import CIFAR10
 from precode_lib.gradients import to_list
 
 

@@ -58,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from precode_lib.experiments import RESULTS
-    from precode_lib.experiments.protocol import SCALES
-    from precode_lib.experiments.tables import TABLES
+    from precode_lib.experiments import RESULTS, SCALES, TABLES
 
     # The docstring's middle is for those who read the code.
     first, *_ = __doc__.splitlines()
@@ -515,7 +513,7 @@ def _bar(total: int, options: argparse.Namespace) -> Iterator:
 
 def _write_tables(tables, scale, found, results: Path) -> None:
     """One tidy CSV per table beside the cells, of all seeds."""
-    from precode_lib.data.cache import atomic_file
+    from precode_lib.basics.files import atomic_file
     from precode_lib.experiments import as_csv
 
     for table in tables:

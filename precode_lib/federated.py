@@ -15,39 +15,38 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from precode_lib.capture import (
-    Capture,
-    Losses,
-    check_victims,
-    differentiable,
-    pure_losses,
-    trainable,
-)
-from precode_lib.defenses import ClientStep, Defense
-from precode_lib.defenses.combinators import check_client_step, defended
-from precode_lib.gradients import (
-    Gradients,
-    concatenate,
-    factor,
-    keeping_axis,
-    ranks,
-)
-from precode_lib.loss import check_is_tensor, per_example_loss
-from precode_lib.sampling import (
-    NoiseSource,
-    draw_noise,
-    noise_from,
-    recorded_noise,
-    unheard,
-)
-from precode_lib.turns import one_at_a_time
-from precode_lib.validation import (
+from precode_lib.basics.validation import (
     check_count,
     check_finite,
     check_model,
     check_range,
     check_recordable,
     closest,
+)
+from precode_lib.bottleneck import (
+    NoiseSource,
+    draw_noise,
+    noise_from,
+    num_classes,
+    per_example_loss,
+    quiet,
+    recorded_noise,
+    unheard,
+)
+from precode_lib.defenses import ClientStep, Defense, check_client_step, defended
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    Losses,
+    check_victims,
+    concatenate,
+    differentiable,
+    factor,
+    keeping_axis,
+    one_at_a_time,
+    pure_losses,
+    ranks,
+    trainable,
 )
 
 # How much dense gradient `observe` holds at a time, in bytes.
@@ -206,7 +205,7 @@ class Client:
             return 1  # a batch norm would normalise all of them together
         held = 8 * self.capture.activation_bytes(one, labels)
         if self.local is None:
-            with noise_from(torch.zeros_like), unheard():
+            with quiet(self.model):
                 shared = self.capture(one, labels, create_graph=False)
             held += 3 * sum(_bytes(t) for t in shared.values() if isinstance(t, Tensor))
         else:
@@ -255,8 +254,7 @@ class Client:
         source = nullcontext() if noise is None else noise_from(noise)
         with source:
             for batch in self.local.batches(images.shape[1]):
-                quiet = noise_from(torch.zeros_like)
-                with torch.no_grad(), quiet, unheard(), recorded_noise() as stand_ins:
+                with torch.no_grad(), quiet(losses), recorded_noise() as stand_ins:
                     losses(images[0, batch].detach(), labels[0, batch].detach())
                 drawn.append([_draw_for(len(images), each) for each in stand_ins])
         return drawn
@@ -308,7 +306,7 @@ def observe(
     model = copy.deepcopy(model)
     own = model if client_buffers is None else _with_buffers(model, client_buffers)
     client = Client(own, local=local, loss=loss)
-    num_classes = _num_classes(own, images[0])
+    classes = one_at_a_time(num_classes)(own, images[0])
     share = client
     if client_step is not None:
         share = partial(client_step, client.capture)
@@ -326,7 +324,7 @@ def observe(
         model=model,
         image_shape=images.shape[2:],
         num_examples=images.shape[1],
-        num_classes=num_classes,
+        num_classes=classes,
         labels=labels.clone() if labels_known else None,
         normalisation=normalisation,
         local=local,
@@ -390,32 +388,6 @@ def _check_normalisation(normalisation: object, images: Tensor) -> None:
             f"{images.min():.3g} to {images.max():.3g}: divide 8-bit levels by 255, "
             "then normalise."
         )
-
-
-@one_at_a_time
-def _num_classes(model: nn.Module, images: Tensor) -> int:
-    """How many logits the model has for one client's images, which it has to take."""
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
-    devices = [images.device] if images.is_cuda else []
-    quiet = noise_from(torch.zeros_like)
-    try:
-        with torch.random.fork_rng(devices), torch.no_grad(), quiet, unheard():
-            logits = functional_call(model, buffers, (images,))
-    except Exception as error:
-        raise ValueError(
-            f"the model does not take one client's images, {tuple(images.shape)} "
-            f"{images.dtype} ({error}).{_other_dtype(model, images)}"
-        ) from error
-    check_is_tensor(logits)
-    return logits.shape[-1]
-
-
-def _other_dtype(model: nn.Module, images: Tensor) -> str:
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    if images.dtype in dtypes or not dtypes:
-        return ""
-    dtype = dtypes.pop()
-    return f" Its weights are {str(dtype).removeprefix('torch.')}: images.to({dtype})."
 
 
 def _with_buffers(model: nn.Module, buffers: dict[str, Tensor]) -> nn.Module:

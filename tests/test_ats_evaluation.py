@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from precode_lib.ats import NO_POLICY, Policy, apply_each, augment, chain
-from precode_lib.ats_evaluation import (
+from precode_lib.ats.evaluation import (
     IGA_ATS,
     Evaluation,
     adaptive,
@@ -188,7 +188,7 @@ def test_by_default_the_published_attack_runs(model, pictures, monkeypatch):
         called.append(observation.num_victims)
         return plain(observation, generator, recipe=replace(SHORT, iterations=1))
 
-    monkeypatch.setattr("precode_lib.ats_evaluation.plain", record)
+    monkeypatch.setattr("precode_lib.ats.evaluation.plain", record)
     evaluate(
         model, replace(pictures, normalisation=IDENTITY), SHIFT, generator=seeded()
     )

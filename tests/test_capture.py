@@ -14,13 +14,19 @@ from torch.testing import assert_close
 from precode_lib.bottleneck import (
     VariationalBottleneck,
     kl_terms,
+    loss,
     noise_from,
+    per_example_loss,
     recorded_noise,
 )
-from precode_lib.capture import Capture, victim_gradients
-from precode_lib.gradients import Outer, cosine_similarity, squared_distance
-from precode_lib.layers import rule_for
-from precode_lib.loss import loss, per_example_loss
+from precode_lib.gradients import (
+    Capture,
+    Outer,
+    cosine_similarity,
+    squared_distance,
+    victim_gradients,
+)
+from precode_lib.gradients.layers import rule_for
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}
 

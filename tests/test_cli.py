@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from precode_lib import cli, data
-from precode_lib.experiments import SCALES, TABLES, Lab, Store, runner
-from precode_lib.experiments.running import Progress
+from precode_lib.experiments import SCALES, TABLES, Lab, Progress, Store, runner
 
 SETTINGS = ("--quiet",)
 

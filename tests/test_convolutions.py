@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from precode_lib import convolutions
-from precode_lib.convolutions import lean_convolutions, weight_gradients
+from precode_lib.gradients import convolutions
+from precode_lib.gradients.convolutions import lean_convolutions, weight_gradients
 
 # One for each way to compute them: rows, columns, kernel, stride, padding, groups.
 WAYS = {

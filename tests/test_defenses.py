@@ -50,9 +50,10 @@ def seeded(seed=0):
 
 def tensors(gradients):
     """Every tensor of the gradients, factors included."""
-    found = []
-    gradients.map(lambda tensor: found.append(tensor) or tensor)
-    return found
+    pairs = [
+        (t.left, t.right) if isinstance(t, Outer) else (t,) for t in gradients.values()
+    ]
+    return [tensor for pair in pairs for tensor in pair]
 
 
 def norms(gradients):

@@ -15,12 +15,12 @@ from torch.testing import assert_close
 from precode_lib import federated
 from precode_lib.bottleneck import (
     VariationalBottleneck,
+    loss,
     noise_from,
     recorded_noise,
     with_cvb,
     with_precode,
 )
-from precode_lib.capture import Capture
 from precode_lib.defenses import (
     add_noise,
     before_bottleneck,
@@ -33,8 +33,7 @@ from precode_lib.defenses import (
     soteria_step,
 )
 from precode_lib.federated import LocalTraining, observe
-from precode_lib.gradients import Gradients, Outer, dense, squared_norm
-from precode_lib.loss import loss
+from precode_lib.gradients import Capture, Gradients, Outer, dense, squared_norm
 
 
 class Net(nn.Module):

@@ -8,12 +8,16 @@ from torch import nn
 from torch.testing import assert_close
 
 from precode_lib import federated
-from precode_lib.bottleneck import VariationalBottleneck, noise_from, recorded_noise
-from precode_lib.data.normalisation import PHOTOS, Normalisation
+from precode_lib.bottleneck import (
+    VariationalBottleneck,
+    loss,
+    noise_from,
+    recorded_noise,
+)
+from precode_lib.data import PHOTOS, Normalisation
 from precode_lib.defenses import dp_sgd_step, prune
 from precode_lib.federated import Client, LocalTraining, observe
 from precode_lib.gradients import Gradients, Outer, squared_norm, to_list
-from precode_lib.loss import loss
 
 
 def net(bottleneck=False, norm=False):

@@ -17,12 +17,10 @@ from torch.testing import assert_close
 
 from precode_lib.attacks.closed_form import invert_linear
 from precode_lib.bottleneck import VariationalBottleneck
-from precode_lib.clients import FedAvg, FedSGD
 from precode_lib.data import Normalisation, Pictures
-from precode_lib.evaluation import evaluate
 from precode_lib.gradients import squared_distance, squared_norm
-from precode_lib.protocols import Randomness
-from precode_lib.rounds import Federation
+from precode_lib.rounds import FedAvg, Federation, FedSGD
+from precode_lib.training import Randomness, evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Flower's own
 with warnings.catch_warnings():
@@ -35,7 +33,7 @@ NORMALISATION = Normalisation((0.4,), (0.3,))
 @pytest.fixture(scope="module")
 def flower():
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    from precode_lib import flower
+    from precode_lib.rounds import flower
 
     return flower
 

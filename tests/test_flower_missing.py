@@ -9,7 +9,7 @@ def test_without_flower_the_adapter_says_what_to_install():
         "import sys; sys.modules['flwr'] = None\n"
         "import precode_lib.rounds\n"
         "try:\n"
-        "    import precode_lib.flower\n"
+        "    import precode_lib.rounds.flower\n"
         "except ImportError as error:\n"
         "    print(error)\n"
     )

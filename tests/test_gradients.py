@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from precode_lib import gradients as G
-from precode_lib import terms
-from precode_lib.gradients import Gradients, Outer
+from precode_lib.gradients import Gradients, Outer, terms
 
 SIZES = st.integers(1, 5)
 LAYOUTS = st.tuples(SIZES, SIZES, SIZES, SIZES, st.integers(0, 2**31))
@@ -492,3 +491,15 @@ def test_factors_that_do_not_fit_are_refused():
         Outer(torch.ones(2, 1, 2), torch.ones(2, 1, 4), torch.Size([3, 4]))
     column = Outer(torch.ones(2, 1, 3), torch.ones(2, 1, 1), torch.Size([3]))
     assert column.dense().shape == (2, 3)
+
+
+def test_what_is_mapped_does_not_depend_on_the_layout():
+    generator = torch.Generator().manual_seed(0)
+    factored = Gradients({"w": random_outer(2, 3, 4, 5, generator)})
+    for change in (lambda term: 0.5 * term, torch.zeros_like, torch.sign):
+        mapped = factored.map(change)
+        assert_close(mapped["w"], change(factored.dense()["w"]))
+        assert_close(mapped["w"], factored.dense().map(change)["w"])
+    # What touches no value keeps the factors.
+    for kept in (factored.detach(), factored.to(torch.float32), factored.take([1])):
+        assert isinstance(kept["w"], Outer)

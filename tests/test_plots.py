@@ -17,6 +17,7 @@ from PIL import Image
 from precode_lib.plots import (
     COLOURS,
     Panel,
+    apart,
     as_figure,
     colour,
     colour_css,
@@ -34,7 +35,6 @@ from precode_lib.plots import (
     to_image,
 )
 from precode_lib.plots.charts import INK
-from precode_lib.plots.curves import apart
 
 
 def decoded(uri: str) -> Image.Image:

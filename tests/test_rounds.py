@@ -11,13 +11,10 @@ from torch.testing import assert_close
 
 from precode_lib.attacks.closed_form import invert_linear
 from precode_lib.bottleneck import VariationalBottleneck, loss
-from precode_lib.clients import observed, participate
 from precode_lib.data import Normalisation, Pictures
 from precode_lib.defenses import dp_sgd_step
-from precode_lib.evaluation import LoadedPictures, evaluate
 from precode_lib.federated import LocalTraining, observe
 from precode_lib.gradients import Gradients, Outer, squared_distance
-from precode_lib.protocols import Randomness
 from precode_lib.rounds import (
     FedAvg,
     Federation,
@@ -25,7 +22,10 @@ from precode_lib.rounds import (
     Task,
     iid_split,
     label_skewed_split,
+    observed,
+    participate,
 )
+from precode_lib.training import LoadedPictures, Randomness, evaluate
 
 NORMALISATION = Normalisation((0.4,), (0.3,))
 ADOPT = partial(torch.optim.SGD, lr=1.0)  # the average becomes the new weights

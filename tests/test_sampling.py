@@ -12,12 +12,17 @@ from precode_lib.bottleneck import (
     BITS_BETA,
     NATS_PER_BIT,
     VariationalBottleneck,
+    draw_noise,
     kl_terms,
     kl_to_standard_normal,
     noise_from,
+    num_classes,
+    quiet,
     recorded_noise,
+    softplus,
 )
-from precode_lib.sampling import draw_noise, log_softplus, record_kl, softplus
+from precode_lib.bottleneck.sampling import log_softplus, record_kl
+from precode_lib.federated import Client
 
 MEAN = torch.zeros(2, 3)
 
@@ -274,3 +279,29 @@ def test_what_is_no_source_of_noise_is_refused(source):
     refused = pytest.raises(TypeError, match=r"noise must come from a torch\.Generator")
     with refused, noise_from(source):
         pass
+
+
+def test_a_quiet_run_gives_the_mean_and_leaves_no_trace():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 4), VariationalBottleneck(4, 2), nn.Dropout(0.5))
+    x, state = torch.randn(5, 4), torch.get_rng_state()
+    with recorded_noise() as noises, kl_terms() as terms, quiet(model):
+        found = model(x)
+    assert (noises, terms) == ([], [])
+    assert torch.equal(torch.get_rng_state(), state)
+    with noise_from(torch.zeros_like):
+        torch.set_rng_state(state)
+        assert torch.equal(found, model(x))
+    assert found.requires_grad  # as outside
+
+
+@pytest.mark.parametrize("look", ["victims_within", "num_classes"])
+def test_looking_at_a_model_draws_nothing_from_the_global_generator(look):
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 3)).train()
+    images, state = torch.randn(1, 2, 3, 2, 2), torch.get_rng_state()
+    if look == "victims_within":
+        Client(model).victims_within(2**20, images)
+    else:
+        assert num_classes(model, images[0]) == 3
+    assert torch.equal(torch.get_rng_state(), state)

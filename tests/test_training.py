@@ -17,11 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from precode_lib import training as training_room
 from precode_lib.bottleneck import VariationalBottleneck, loss, noise_from
 from precode_lib.data import Normalisation, Pictures, Splits
 from precode_lib.defenses import dp_sgd_step
-from precode_lib.evaluation import evaluate
 from precode_lib.gradients import Gradients
 from precode_lib.training import (
     ATS,
@@ -29,9 +27,11 @@ from precode_lib.training import (
     Protocol,
     Randomness,
     Training,
+    evaluate,
     fit,
     progress,
 )
+from precode_lib.training import loop as training_loop
 
 NORMALISATION = Normalisation((0.4,), (0.3,))
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -554,7 +554,7 @@ def test_a_failed_write_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
         Path(path).write_bytes(b"half a checkpoi")
         raise OSError("disk full")
 
-    monkeypatch.setattr(training_room.torch, "save", half)
+    monkeypatch.setattr(training_loop.torch, "save", half)
     with pytest.raises(OSError, match="disk full"):
         next(training)
     assert file.read_bytes() == before

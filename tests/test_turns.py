@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from precode_lib.capture import victim_gradients
 from precode_lib.federated import Client, LocalTraining
-from precode_lib.turns import one_at_a_time
+from precode_lib.gradients import one_at_a_time, victim_gradients
 
 PATIENCE = 0.3  # seconds; whoever has to wait for a turn is seen waiting
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from precode_lib.validation import (
+from precode_lib.basics.validation import (
     check_count,
     check_finite,
     check_function,

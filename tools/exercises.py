@@ -4,7 +4,7 @@
     python tools/exercises.py --check    # change nothing; fail if one differs
 
 A notebook in book/solutions is the only source of its exercises; see
-precode_lib/checks/notebooks.py for how it is written.
+precode_lib/marking/notebooks.py for how it is written.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from address import ROOT
 
-from precode_lib.checks.notebooks import source, student
+from precode_lib.marking.notebooks import source, student
 
 SOLVED, STUDENTS = Path("book", "solutions"), Path("book", "exercises")
 

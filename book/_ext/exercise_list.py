@@ -19,7 +19,7 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from precode_lib.checks.notebooks import exercises
+from precode_lib.marking.notebooks import exercises
 
 FOLDER = "book/exercises"
 HEADS = {"Exercise": 50, "Kind": 20, "Difficulty": 15, "Minutes": 15}

@@ -15,7 +15,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from precode_lib.checks.notebooks import exercises, source
+from precode_lib.marking.notebooks import exercises, source
 
 EXERCISES = "book/exercises"
 _GOALS = re.compile(r"You will be able to\n(.*?)\n```", re.DOTALL)

@@ -1,8 +1,8 @@
 """ATS: transform a picture before its gradient is taken (Gao et al. 2021).
 
 `policies` writes and applies what `operations` lists, `scores` rates it without an
-attack, `search` looks for good ones; how they fare against attacks is measured in
-`precode_lib.ats_evaluation`. Only pictures pass through here: no attack is known.
+attack, `search` looks for good ones. Only pictures pass through these: no attack is
+known. How policies fare against attacks is measured in `evaluation`, a door of its own.
 
 What the reference implementation does and this does not: draw operation 50, which does
 not exist; list probabilities and ignore them; rate every candidate on other noise, so
@@ -10,7 +10,7 @@ that an operation that changes nothing ranks among its ten best; take eigenvalue
 may turn out complex; compare reconstructions with transformed pictures only.
 """
 
-from precode_lib.ats.operations import KINDS, OPERATIONS, Kind, Operation
+from precode_lib.ats.operations import KINDS, OPERATIONS, Kind, Operation, translate_x
 from precode_lib.ats.policies import (
     Policy,
     Transform,
@@ -34,8 +34,8 @@ from precode_lib.ats.search import (
     by_mean,
     by_mean_and_variance,
     hybrid,
-    progress,
 )
+from precode_lib.basics.resuming import progress
 
 __all__ = [
     "ACCURACY_FLOOR",

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from precode_lib.ats.operations import OPERATIONS, to_levels
-from precode_lib.validation import (
+from precode_lib.basics.validation import (
     check_count,
     check_finite,
     check_generator,

@@ -11,11 +11,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from precode_lib.ats.policies import Transform, check_pixels
-from precode_lib.capture import Capture, mixes_examples
-from precode_lib.data.normalisation import Normalisation
-from precode_lib.gradients import Gradients, layer_cosines
-from precode_lib.sampling import noise_from, unheard
-from precode_lib.validation import check_count, check_labels
+from precode_lib.basics.validation import check_count, check_labels
+from precode_lib.bottleneck import noise_from, num_classes, quiet
+from precode_lib.data import Normalisation
+from precode_lib.gradients import Capture, Gradients, layer_cosines, mixes_examples
 
 NUM_INTERVALS = 20  # from noise to the transformed picture
 EIGENVALUE_OFFSET = 1e-5  # k: keeps logarithm and inverse finite
@@ -71,7 +70,7 @@ def similarity_profile(
     drawn = torch.rand(pixels.shape, generator=generator, device=generator.device)
     noise = normalisation.normalise(drawn.to(like))
     images = normalised(transform(pixels, generator), normalisation, like)
-    check_labels(labels, len(pixels), _num_classes(model, images[:1]))
+    check_labels(labels, len(pixels), num_classes(model, images[:1]))
     labels = labels.to(like.device)
     capture = Capture(model)
     step = _pictures_within(chunk_bytes, capture, images[:1], labels[:1], num_intervals)
@@ -172,7 +171,7 @@ def _pictures_within(
 ) -> int:
     """How many pictures with all their points fit, about; one at least."""
     one = image[:, None], label[:, None]
-    with noise_from(torch.zeros_like), unheard():
+    with quiet(capture.model):
         terms = capture(*one, create_graph=False).values()
     tensors = [t if isinstance(t, Tensor) else t.right for t in terms]
     held = 2 * sum(t.numel() * t.element_size() for t in tensors)  # and the targets
@@ -201,11 +200,6 @@ def _correlations(rows: Tensor) -> Tensor:
         )
     unit = centred / norms
     return unit @ unit.T
-
-
-def _num_classes(model: nn.Module, images: Tensor) -> int:
-    with torch.no_grad(), noise_from(torch.zeros_like), unheard():
-        return model(images).shape[-1]
 
 
 def _check_mode(model: nn.Module) -> None:

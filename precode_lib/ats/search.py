@@ -4,7 +4,7 @@
 progress bar, the checkpoints and the stop button.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -19,8 +19,9 @@ from precode_lib.ats.scores import (
     accuracy_score,
     privacy_scores,
 )
-from precode_lib.data.pictures import Pictures
-from precode_lib.validation import check_count, check_range
+from precode_lib.basics.resuming import Resumable
+from precode_lib.basics.validation import check_count, check_range
+from precode_lib.data import Pictures
 
 NUM_CANDIDATES = 1600  # Gao et al.: 8 GPUs, 10 at a time, 20 rounds
 NUM_PER_CLASS = 5  # pictures whose privacy scores are averaged
@@ -94,7 +95,7 @@ def hybrid(candidates: Sequence[Candidate]) -> Policy:
     return Policy(tuple(a for c in candidates for a in c.policy.alternatives))
 
 
-class PolicySearch(Iterator[Candidate]):
+class PolicySearch(Resumable[Candidate]):
     """Random policies and their scores, one after another.
 
     Each policy is `length` numbers from -1 (nothing) to 49, all equally likely; the
@@ -152,18 +153,11 @@ class PolicySearch(Iterator[Candidate]):
         self._victims = _first_of_each_class(pictures, num_per_class)
         self._batches = _batches(pictures, num_batches, self._fresh())
 
-    def __len__(self) -> int:
-        """How many candidates are left, for progress bars."""
+    def _left(self) -> int:
         return self.num_candidates - len(self.candidates)
 
-    def __bool__(self) -> bool:
-        """A search is something, also when it is over."""
-        return True
-
-    def __next__(self) -> Candidate:
+    def _advance(self) -> Candidate:
         """Draw a policy, rate it and keep it in `candidates`."""
-        if not len(self):
-            raise StopIteration
         candidate = self.rate(self._draw())
         self.candidates.append(candidate)
         return candidate
@@ -213,6 +207,17 @@ class PolicySearch(Iterator[Candidate]):
             for text, accuracy, privacy in state["candidates"]
         ]
 
+    def _bar(self) -> dict:
+        return {"desc": "ATS", "unit": "policy"}
+
+    def _note(self, step: Candidate) -> str:
+        """The best accepted so far."""
+        accepted = sum(candidate.is_accepted for candidate in self.candidates)
+        if not accepted:
+            return "none accepted"
+        (first,) = self.best(1)
+        return f"{accepted} accepted, {first.policy}: {first.privacy.mean().item():.3f}"
+
     def _draw(self) -> Policy:
         source = self._generator
         drawn = torch.randint(
@@ -261,31 +266,6 @@ class PolicySearch(Iterator[Candidate]):
             "num_pictures": sum(map(len, pictures)),
             "pictures": _digest([part.stored for part in pictures]),
         }
-
-
-def progress(search: PolicySearch, **options) -> Iterator[Candidate]:
-    """The search's candidates behind a bar that shows the best accepted so far.
-
-    Stop the loop, and it can be resumed.
-
-    Args:
-        options: of `tqdm.auto.tqdm`.
-    """
-    from tqdm.auto import tqdm  # only for people who watch
-
-    with tqdm(total=len(search), **{"desc": "ATS", "unit": "policy", **options}) as bar:
-        for candidate in search:
-            bar.set_postfix_str(_note(search), refresh=False)
-            bar.update()
-            yield candidate
-
-
-def _note(search: PolicySearch) -> str:
-    accepted = sum(candidate.is_accepted for candidate in search.candidates)
-    if not accepted:
-        return "none accepted"
-    (first,) = search.best(1)
-    return f"{accepted} accepted, {first.policy}: {first.privacy.mean().item():.3f}"
 
 
 def _scaled(values: Tensor) -> Tensor:

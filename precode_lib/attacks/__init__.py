@@ -23,8 +23,7 @@ from precode_lib.attacks.labels import (
     row_sum_labels,
 )
 from precode_lib.attacks.lbfgs import VictimLBFGS
-from precode_lib.attacks.progress import progress
-from precode_lib.attacks.recipe import Recipe, constant, step_decay
+from precode_lib.attacks.recipe import Recipe
 from precode_lib.attacks.recipes import (
     CPL,
     CPL_PRECODE,
@@ -40,6 +39,8 @@ from precode_lib.attacks.recipes import (
 )
 from precode_lib.attacks.reports import AttackStep, Reconstruction
 from precode_lib.attacks.search import Search
+from precode_lib.basics.resuming import progress
+from precode_lib.basics.schedules import constant, step_decay
 
 __all__ = [
     "CPL",

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from precode_lib.attacks.observed import first_linear, layer_on_picture, shared_term
+from precode_lib.basics.validation import check_count, check_finite, check_range
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term, dense
-from precode_lib.validation import check_count, check_finite, check_range
 
 _ITERATIONS = 30  # of the subspace iteration; noiseless gradients need one
 _UNREADABLE = 1e-3  # rounding in a quotient, from which on strangers meet by chance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Span:
     """The pictures that the first layer's gradient can be made of.
 
@@ -29,6 +29,11 @@ class Span:
 
     basis: Tensor
     singular_values: Tensor
+
+    def __repr__(self) -> str:
+        ranks = f"{int(self.rank.min())} to {int(self.rank.max())}"
+        victims, _, numbers = self.basis.shape
+        return f"Span({victims} victims, ranks {ranks}, {numbers} numbers)"
 
     @property
     def rank(self) -> Tensor:

@@ -22,9 +22,9 @@ from precode_lib.attacks.observed import (
     sum_of_columns,
     sum_of_rows,
 )
+from precode_lib.basics.validation import check_function
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients, Outer, Term, dense, squared_distance
-from precode_lib.validation import check_function
 
 __all__ = [
     "ClosedForm",
@@ -47,7 +47,7 @@ Estimate = Callable[[Term, Tensor], Tensor]
 _ITERATIONS = 30  # of the power iterations; noiseless gradients need one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClosedForm:
     """What one division gives, and whether to believe it.
 
@@ -62,6 +62,10 @@ class ClosedForm:
     images: Tensor
     bias_gradient_norm: Tensor
     exact: Tensor
+
+    def __repr__(self) -> str:
+        shape, found = tuple(self.images.shape), int(self.exact.sum())
+        return f"ClosedForm(images {shape}, {found} of {len(self.exact)} exact)"
 
 
 def largest_row(weight: Term, bias: Tensor) -> Tensor:

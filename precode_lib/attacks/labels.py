@@ -19,16 +19,16 @@ from precode_lib.attacks.observed import (
     shared_bias,
     shared_term,
 )
-from precode_lib.federated import Observation
-from precode_lib.sampling import noise_from
-from precode_lib.turns import one_at_a_time
-from precode_lib.validation import (
+from precode_lib.basics.validation import (
     check_count,
     check_finite,
     check_generator,
     check_images,
     check_tensor,
 )
+from precode_lib.bottleneck import noise_from
+from precode_lib.federated import Observation
+from precode_lib.gradients import one_at_a_time
 
 _CHUNK = 64  # public pictures of one forward pass
 

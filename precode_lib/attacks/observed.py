@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from precode_lib.basics.validation import closest
+from precode_lib.bottleneck import quiet
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term, dense
-from precode_lib.sampling import noise_from, unheard
-from precode_lib.validation import closest
 
 
 class LayerNames(NamedTuple):
@@ -120,7 +120,7 @@ def _found_by_running(observation: Observation) -> str:
 
         if module._parameters:
             module.register_forward_hook(note)
-    with torch.no_grad(), noise_from(torch.zeros_like), unheard():
+    with torch.no_grad(), quiet(probe):
         probe(picture)
     if fitting:
         return fitting[0]

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Optimizer
+from torch.optim import LBFGS
 
-OptimizerFactory = Callable[[Sequence[Tensor]], Optimizer]
+from precode_lib.basics.schedules import OptimizerFactory
+
 # (variables of these victims, which of the active victims) -> objectives, slopes
 Evaluate = Callable[[Sequence[Tensor], slice], tuple[Tensor, Sequence[Tensor]]]
 _MIXING = (LBFGS, getattr(torch.optim, "Adafactor", LBFGS))  # not in torch 2.4

@@ -16,11 +16,16 @@ from precode_lib.attacks.objectives import (
     squared_label_error,
     total_variation,
 )
-from precode_lib.attacks.optimizers import OptimizerFactory
 from precode_lib.attacks.starts import Start, normal
+from precode_lib.basics.schedules import OptimizerFactory, constant
+from precode_lib.basics.validation import (
+    check_count,
+    check_function,
+    check_range,
+    closest,
+)
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
-from precode_lib.validation import check_count, check_function, check_range, closest
 
 ADAM: OptimizerFactory = partial(Adam, lr=0.1)
 # Field -> what would do, for whoever gave a name or a tensor.
@@ -37,18 +42,6 @@ _FUNCTIONS_OR_NONE = {
     "layers": "lambda gradients: gradients.select('fc.*')",
     "layer_weights": "linear_weights",
 }
-
-
-def constant(iteration: int, iterations: int) -> float:
-    """The learning rate stays what it is."""
-    return 1.0
-
-
-def step_decay(iteration: int, iterations: int) -> float:
-    """A tenth of the learning rate after 3/8, 5/8 and 7/8 of the iterations each."""
-    # The divisors and the rounding are those of the reference implementation.
-    milestones = (iterations // divisor for divisor in (2.667, 1.6, 1.142))
-    return 0.1 ** sum(iteration >= milestone for milestone in milestones)
 
 
 @dataclass(frozen=True)

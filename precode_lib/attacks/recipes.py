@@ -13,9 +13,10 @@ from torch.optim import Adam
 from precode_lib.attacks.labels import known_labels, row_sum_labels
 from precode_lib.attacks.lbfgs import VictimLBFGS
 from precode_lib.attacks.objectives import cosine_distance, squared_distance
-from precode_lib.attacks.recipe import Recipe, step_decay, varied
+from precode_lib.attacks.recipe import Recipe, varied
 from precode_lib.attacks.search import Search
 from precode_lib.attacks.starts import normal, patterned
+from precode_lib.basics.schedules import step_decay
 from precode_lib.federated import Observation
 
 # What the published code of DLG, iDLG and CPL uses: torch's rules, which depend on the

@@ -8,7 +8,7 @@ OUTCOMES = ("running", "converged", "plateau", "exhausted", "diverged")
 RUNNING, CONVERGED, PLATEAU, EXHAUSTED, DIVERGED = range(5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AttackStep:
     """One look at the search: for each victim the restart that is best just now."""
 
@@ -16,6 +16,13 @@ class AttackStep:
     objective: Tensor  # (V,): distance plus priors, of the very images beside it
     images: Tensor  # (V, B, C, H, W), normalised
     num_active: int  # searches that have not stopped, restarts counted
+
+    def __repr__(self) -> str:
+        return (
+            f"AttackStep({self.iteration}, objective "
+            f"{self.objective.median().item():.3g} in the median, images "
+            f"{tuple(self.images.shape)}, {self.num_active} searching)"
+        )
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,7 +5,7 @@ victims at once. It prints nothing and changes neither the observation nor its m
 whoever loops over it owns the progress bar, the checkpoints and the stop button.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import inf
 
 import torch
@@ -25,15 +25,16 @@ from precode_lib.attacks.reports import (
     AttackStep,
     Reconstruction,
 )
+from precode_lib.basics.resuming import Resumable
+from precode_lib.basics.validation import check_generator
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
-from precode_lib.validation import check_generator
 
 # Largest activations and gradients that one evaluation may hold, in bytes.
 CHUNK_BYTES = 2**30
 
 
-class Search(Iterator[AttackStep]):
+class Search(Resumable[AttackStep]):
     """The steps of a recipe against an observation, all victims at once.
 
     Results depend on the generator's seed alone (on a CPU bit by bit), and not on
@@ -48,6 +49,8 @@ class Search(Iterator[AttackStep]):
         start: images (V, B, C, H, W) to begin with, instead of the recipe's.
         chunk_bytes: how much memory one evaluation may take, about.
     """
+
+    looks_every = 10  # a look at the objective waits for a GPU
 
     def __init__(
         self,
@@ -82,21 +85,21 @@ class Search(Iterator[AttackStep]):
         self._optimizer = optimize(recipe.optimizer, variables)
         self._aim()
 
+    def __repr__(self) -> str:
+        made, most = self.iteration, self.recipe.iterations
+        return (
+            f"Search({self.recipe.name}, {self.observation.num_victims} victims, "
+            f"{made} of {most} steps made, {len(self._active)} searching)"
+        )
+
     # --- the iterator -----------------------------------------------------------------
 
-    def __len__(self) -> int:
-        """How many steps are left at most, for progress bars."""
+    def _left(self) -> int:
         running = len(self._active) > 0
         return self.recipe.iterations - self.iteration if running else 0
 
-    def __bool__(self) -> bool:
-        """A search is something, also when it is over."""
-        return True
-
-    def __next__(self) -> AttackStep:
+    def _advance(self) -> AttackStep:
         """Evaluate the current images, report them, and move on."""
-        if not len(self):
-            raise StopIteration
         self._noise.next_step()
         variables = [v.detach().clone() for v in self._optimizer.variables]
         factor = self.recipe.schedule(self.iteration, self.recipe.iterations)
@@ -277,6 +280,13 @@ class Search(Iterator[AttackStep]):
         if self._logits is None:
             return self._labels.clone()
         return self._logits[chosen].argmax(-1)
+
+    def _bar(self) -> dict:
+        return {"desc": self.recipe.name, "unit": "step"}
+
+    def _note(self, step: AttackStep) -> str:
+        middle = step.objective.median().item()
+        return f"objective {middle:.3g}, {step.num_active} searching"
 
     # --- checkpoints ------------------------------------------------------------------
 

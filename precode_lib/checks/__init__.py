@@ -11,9 +11,18 @@ be learned by heart, and what they return is copied before anyone looks at it. T
 border lets `precode grade` run a learner's code in one process and judge it in another.
 """
 
-from .exercise import TODO, HandedIn, NotSolved, Verdict, exercise
-from .expectations import expect, expect_choice, expect_close, expect_number
-from .texts import open_question
+from precode_lib.marking import (
+    TODO,
+    HandedIn,
+    NotSolved,
+    Verdict,
+    exercise,
+    expect,
+    expect_choice,
+    expect_close,
+    expect_number,
+    open_question,
+)
 
 __all__ = [
     "TODO",

@@ -14,11 +14,15 @@ from precode_lib.bottleneck import (
     with_cvb,
     with_precode,
 )
+from precode_lib.marking import (
+    exercise,
+    expect,
+    expect_choice,
+    expect_close,
+    expect_number,
+    open_question,
+)
 from precode_lib.models import lenet, resnet20_4
-
-from .exercise import exercise
-from .expectations import expect, expect_choice, expect_close, expect_number
-from .texts import open_question
 
 NOTEBOOKS_USE = ["KS", "PLACES", "added", "network", "size"]
 PLACES = ["activation", "stage1", "stage2", "stage3"]  # of a ResNet20-4, in order

@@ -13,13 +13,16 @@ from precode_lib.attacks.objectives import cosine_distance, total_variation
 from precode_lib.bottleneck import with_precode
 from precode_lib.data import Pictures, victims
 from precode_lib.federated import observe
+from precode_lib.marking import (
+    drawn,
+    exercise,
+    expect_choice,
+    expect_close,
+    expect_number,
+    open_question,
+)
 from precode_lib.metrics import score
 from precode_lib.models import smlp
-
-from .draws import drawn
-from .exercise import exercise
-from .expectations import expect_choice, expect_close, expect_number
-from .texts import open_question
 
 NOTEBOOKS_USE = ["ERRORS", "search_with_noise"]
 ERRORS = [0, 0.1, 0.3, 0.5, 1, 3]

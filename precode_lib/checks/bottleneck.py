@@ -13,11 +13,14 @@ from precode_lib.bottleneck import with_precode
 from precode_lib.data import victims
 from precode_lib.federated import observe
 from precode_lib.gradients import Gradients, cosine_similarity
+from precode_lib.marking import (
+    exercise,
+    expect_close,
+    expect_number,
+    expect_repeatable,
+    open_question,
+)
 from precode_lib.models import smlp
-
-from .exercise import exercise
-from .expectations import expect_close, expect_number, expect_repeatable
-from .texts import open_question
 
 NOTEBOOKS_USE = ["SHIFTS", "two_gradients"]
 SHIFTS = [0, 1, 2, 3, 4, 5, 6]

@@ -11,19 +11,18 @@ from precode_lib.data import Pictures
 from precode_lib.defenses import as_bitmap, as_indices, prune, quantise
 from precode_lib.federated import observe
 from precode_lib.gradients import Gradients
-from precode_lib.metrics import score
-from precode_lib.models import smlp
-
-from .draws import drawn
-from .exercise import exercise
-from .expectations import (
+from precode_lib.marking import (
+    drawn,
+    exercise,
     expect,
     expect_choice,
     expect_close,
     expect_number,
     numbers_of,
+    open_question,
 )
-from .texts import open_question
+from precode_lib.metrics import score
+from precode_lib.models import smlp
 
 NOTEBOOKS_USE = ["BITS", "MESSAGES", "leaks"]
 BITS = [2, 3]

@@ -10,16 +10,15 @@ from torch.nn import functional as F
 from precode_lib.attacks import IGA, Search
 from precode_lib.data import Pictures
 from precode_lib.federated import observe
-from precode_lib.metrics import score
-from precode_lib.models import lenet, pytorch_default
-
-from .exercise import exercise
-from .expectations import (
+from precode_lib.marking import (
+    exercise,
     expect_close,
     expect_number,
     expect_sequence,
+    open_question,
 )
-from .texts import open_question
+from precode_lib.metrics import score
+from precode_lib.models import lenet, pytorch_default
 
 NOTEBOOKS_USE = ["SIZES", "STEPS", "watched"]
 STEPS = [10, 20, 40, 80, 160]

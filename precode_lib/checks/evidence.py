@@ -5,9 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .exercise import exercise
-from .expectations import expect_number, expect_sequence
-from .texts import open_question
+from precode_lib.marking import exercise, expect_number, expect_sequence, open_question
 
 NOTEBOOKS_USE = ["THRESHOLDS", "figure5"]
 THRESHOLDS = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]

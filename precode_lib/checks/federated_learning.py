@@ -8,11 +8,14 @@ from torch import Tensor
 from precode_lib.attacks.closed_form import isolated_inputs
 from precode_lib.data import Pictures
 from precode_lib.federated import LocalTraining, observe
+from precode_lib.marking import (
+    exercise,
+    expect,
+    expect_close,
+    expect_number,
+    open_question,
+)
 from precode_lib.models import smlp
-
-from .exercise import exercise
-from .expectations import expect, expect_close, expect_number
-from .texts import open_question
 
 NOTEBOOKS_USE = ["COUNTS", "exposed"]
 COUNTS = [1, 2, 3, 4, 6, 8, 12, 16]

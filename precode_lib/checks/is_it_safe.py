@@ -13,20 +13,19 @@ from precode_lib.bottleneck import with_precode
 from precode_lib.data import victims
 from precode_lib.defenses import dp_sgd_step
 from precode_lib.federated import observe
-from precode_lib.metrics import score
-from precode_lib.models import smlp
-
-from .draws import drawn
-from .exercise import exercise
-from .expectations import (
+from precode_lib.marking import (
+    drawn,
+    exercise,
     expect,
     expect_choice,
     expect_close,
     expect_number,
     listed,
     numbers_of,
+    open_question,
 )
-from .texts import open_question
+from precode_lib.metrics import score
+from precode_lib.models import smlp
 
 NOTEBOOKS_USE = ["LEVELS", "divided"]
 LEVELS = [0, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1]

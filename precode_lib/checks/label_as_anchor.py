@@ -11,11 +11,8 @@ from precode_lib.attacks import CPL, Search
 from precode_lib.attacks.starts import patterned
 from precode_lib.data import Pictures
 from precode_lib.federated import Observation, observe
+from precode_lib.marking import exercise, expect_close, expect_number, open_question
 from precode_lib.models import lenet
-
-from .exercise import exercise
-from .expectations import expect_close, expect_number
-from .texts import open_question
 
 NOTEBOOKS_USE = ["one_client", "search_with"]
 ALPHA = 0.25

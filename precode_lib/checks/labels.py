@@ -10,14 +10,15 @@ from torch.nn import functional as F
 from precode_lib.attacks.labels import expected_count_labels, label_accuracy
 from precode_lib.data import Splits, photos
 from precode_lib.federated import observe
+from precode_lib.marking import (
+    drawn,
+    exercise,
+    expect_close,
+    expect_number,
+    open_question,
+)
 from precode_lib.models import Classifier, smlp
-from precode_lib.protocols import Protocol
-from precode_lib.training import fit
-
-from .draws import drawn
-from .exercise import exercise
-from .expectations import expect_close, expect_number
-from .texts import open_question
+from precode_lib.training import Protocol, fit
 
 NOTEBOOKS_USE = ["CLASSES", "SIZES", "trained", "two_guesses"]
 SIZES, CLASSES = [2, 8, 16, 64], [1, 2, 3, 10]

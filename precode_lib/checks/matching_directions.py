@@ -16,12 +16,15 @@ from precode_lib.attacks.objectives import (
 )
 from precode_lib.data import Pictures
 from precode_lib.federated import observe
+from precode_lib.marking import (
+    exercise,
+    expect_choice,
+    expect_close,
+    expect_number,
+    open_question,
+)
 from precode_lib.metrics import score
 from precode_lib.models import smlp
-
-from .exercise import exercise
-from .expectations import expect_choice, expect_close, expect_number
-from .texts import open_question
 
 NOTEBOOKS_USE = ["FACTORS", "attack_scaled"]
 FACTORS = [0.03, 0.1, 0.3, 1, 3, 10, 100]

@@ -8,12 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from precode_lib.data import Pictures
-from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, mse, psnr, score
-from precode_lib.metrics.measures import reference_ssim
-
-from .exercise import exercise
-from .expectations import expect_number
-from .texts import open_question
+from precode_lib.marking import exercise, expect_number, open_question
+from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, mse, psnr, reference_ssim, score
 
 NOTEBOOKS_USE = ["AMOUNTS", "towards_negative"]
 AMOUNTS = [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1]

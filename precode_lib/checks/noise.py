@@ -8,11 +8,14 @@ from torch import Tensor
 
 from precode_lib.data import Pictures
 from precode_lib.federated import observe
+from precode_lib.marking import (
+    exercise,
+    expect_close,
+    expect_number,
+    expect_repeatable,
+    open_question,
+)
 from precode_lib.models import smlp
-
-from .exercise import exercise
-from .expectations import expect_close, expect_number, expect_repeatable
-from .texts import open_question
 
 NOTEBOOKS_USE = ["ROUNDS", "SIGMAS", "leak_of_the_mean"]
 SIGMAS = [0.01, 0.02, 0.04, 0.08]

@@ -13,18 +13,17 @@ from precode_lib.bottleneck import with_precode
 from precode_lib.data import victims
 from precode_lib.federated import observe
 from precode_lib.gradients import Gradients
-from precode_lib.metrics import score
-from precode_lib.models import lenet, mlp
-
-from .exercise import exercise
-from .expectations import (
+from precode_lib.marking import (
+    exercise,
     expect,
     expect_choice,
     expect_close,
     expect_number,
     listed,
+    open_question,
 )
-from .texts import open_question
+from precode_lib.metrics import score
+from precode_lib.models import lenet, mlp
 
 NOTEBOOKS_USE = ["ARRANGEMENTS", "ATTACKERS", "leaked", "names_of", "network"]
 ARRANGEMENTS = {

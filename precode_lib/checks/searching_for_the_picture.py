@@ -10,12 +10,9 @@ from precode_lib.attacks.objectives import scaled, squared_distance
 from precode_lib.attacks.recipes import dlg
 from precode_lib.data import IDENTITY, Pictures
 from precode_lib.federated import observe
+from precode_lib.marking import exercise, expect_close, expect_number, open_question
 from precode_lib.metrics import score
 from precode_lib.models import lenet, uniform
-
-from .exercise import exercise
-from .expectations import expect_close, expect_number
-from .texts import open_question
 
 NOTEBOOKS_USE = ["FACTORS", "SPANS", "search_in"]
 SPANS = [0.02, 0.5]  # weights are drawn from ± this

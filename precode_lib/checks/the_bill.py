@@ -16,12 +16,17 @@ from precode_lib.bottleneck import with_precode
 from precode_lib.data import Pictures, victims
 from precode_lib.defenses import Defense, add_noise, chain, clip, ppp, prune, quantise
 from precode_lib.federated import observe
+from precode_lib.marking import (
+    exercise,
+    expect,
+    expect_close,
+    expect_number,
+    listed,
+    open_question,
+    whole,
+)
 from precode_lib.metrics import score
 from precode_lib.models import smlp
-
-from .exercise import exercise
-from .expectations import expect, expect_close, expect_number, listed, whole
-from .texts import open_question
 
 NOTEBOOKS_USE = ["RATIOS", "STACKS", "behind_noise", "divided"]
 # The table of the exercise by hand: accuracy, then the SSIM of each attacker.

@@ -6,9 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from .exercise import exercise
-from .expectations import expect_close, expect_number
-from .texts import open_question
+from precode_lib.marking import exercise, expect_close, expect_number, open_question
 
 NOTEBOOKS_USE = ["SIZES", "comparisons"]
 ACCURACIES = 0.531, 0.518  # the paper's table 1: its small MLP without, with PRECODE

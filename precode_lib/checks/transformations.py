@@ -7,17 +7,21 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from precode_lib.ats import OPERATIONS, Policy
-from precode_lib.ats.operations import translate_x
+from precode_lib.ats import OPERATIONS, Policy, translate_x
 from precode_lib.attacks.closed_form import invert_linear
 from precode_lib.data import Pictures, victims
 from precode_lib.federated import observe
+from precode_lib.marking import (
+    exercise,
+    expect,
+    expect_close,
+    expect_number,
+    listed,
+    open_question,
+    whole,
+)
 from precode_lib.metrics import score
 from precode_lib.models import smlp
-
-from .exercise import exercise
-from .expectations import expect, expect_close, expect_number, listed, whole
-from .texts import open_question
 
 NOTEBOOKS_USE = ["COLUMNS", "found"]
 COLUMNS = [0, 4, 8, 12, 16, 20, 24, 28]

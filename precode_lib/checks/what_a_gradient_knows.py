@@ -10,13 +10,15 @@ from precode_lib.attacks.closed_form import invert_linear, largest_row
 from precode_lib.data import Pictures
 from precode_lib.defenses import add_noise
 from precode_lib.federated import observe
+from precode_lib.marking import (
+    drawn,
+    exercise,
+    expect_close,
+    expect_number,
+    open_question,
+)
 from precode_lib.metrics import score
 from precode_lib.models import smlp
-
-from .draws import drawn
-from .exercise import exercise
-from .expectations import expect_close, expect_number
-from .texts import open_question
 
 NOTEBOOKS_USE = ["LEVELS", "leak_through_noise"]
 LEVELS = [0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]

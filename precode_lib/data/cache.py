@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from precode_lib.basics.files import atomic_file
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -22,19 +22,6 @@ def cache_folder() -> Path:
     import pooch
 
     return Path(pooch.os_cache("precode"))
-
-
-@contextmanager
-def atomic_file(file: Path) -> Iterator[Path]:
-    """Lend a path to write to; it becomes `file` if all goes well, else vanishes."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Same folder, because only there is the final rename atomic.
-    partial = file.with_name(f".partial-{uuid.uuid4().hex}{file.suffix}")
-    try:
-        yield partial
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def cached(key: str, build: Callable[[], Arrays]) -> Arrays:

@@ -6,12 +6,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
+from precode_lib.basics.validation import check_count
 from precode_lib.data import archives
 from precode_lib.data.cache import Arrays, cached, sha256
 from precode_lib.data.decoding import SUFFIXES, decode, fidelity_of
 from precode_lib.data.normalisation import Normalisation
 from precode_lib.data.pictures import Pictures, Splits, measure, split
-from precode_lib.validation import check_count
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from precode_lib.basics.validation import check_count
 from precode_lib.data import normalisation
 from precode_lib.data.crops import CROPS
 from precode_lib.data.decoding import scaled
 from precode_lib.data.pictures import Pictures, Splits, split
-from precode_lib.validation import check_count
 
 if TYPE_CHECKING:
     from PIL import Image

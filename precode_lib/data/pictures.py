@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from precode_lib.basics.validation import (
+    check_count,
+    check_finite,
+    check_range,
+    closest,
+)
 from precode_lib.data.normalisation import IDENTITY, Normalisation
-from precode_lib.validation import check_count, check_finite, check_range, closest
 
 
 @dataclass(frozen=True, eq=False, repr=False)

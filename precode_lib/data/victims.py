@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from precode_lib.basics.validation import check_count, closest
 from precode_lib.data.datasets import cifar10, cifar100, medical_mnist, paper_victims
 from precode_lib.data.photographs import faces, placed_crops
 from precode_lib.data.pictures import Pictures, Splits
-from precode_lib.validation import check_count, closest
 
 COLLECTIONS: dict[str, Callable[[], Pictures | Splits]] = {
     "photos": placed_crops,

@@ -12,6 +12,8 @@ from precode_lib.defenses.combinators import (
     ClientStep,
     Defense,
     chain,
+    check_client_step,
+    defended,
     ignoring,
     only,
 )

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from precode_lib.basics.validation import check_range
 from precode_lib.gradients import Gradients, Outer, Term, check_gradients, squared_norm
-from precode_lib.validation import check_range
 
 
 def clip(gradients: Gradients, max_norm: float) -> Gradients:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from precode_lib.basics.validation import check_takes, closest
 from precode_lib.gradients import Gradients, matching
-from precode_lib.validation import check_takes, closest
 
 Defense = Callable[[Gradients], Gradients]
 

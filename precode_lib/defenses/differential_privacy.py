@@ -11,12 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precode_lib.capture import Capture, check_victims
+from precode_lib.basics.validation import check_count, check_range
+from precode_lib.bottleneck import NoiseSource
 from precode_lib.defenses.clipping import clip
 from precode_lib.defenses.noise import add_noise
-from precode_lib.gradients import Gradients, Outer, Term, prefers_factors
-from precode_lib.sampling import NoiseSource
-from precode_lib.validation import check_count, check_range
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    Outer,
+    Term,
+    check_victims,
+    prefers_factors,
+)
 
 
 def dp_sgd_step(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from precode_lib.basics.validation import check_generator
 from precode_lib.gradients import Gradients
-from precode_lib.validation import check_generator
 
 # (how many, generator, dtype) -> that many numbers, on the generator's device.
 Draw = Callable[[int, torch.Generator, torch.dtype], Tensor]

@@ -4,9 +4,9 @@ from math import sqrt
 
 import torch
 
+from precode_lib.basics.validation import check_range
 from precode_lib.defenses.entries import Draw, laplace, normal, random_like
 from precode_lib.gradients import Gradients, check_gradients
-from precode_lib.validation import check_range
 
 
 def add_noise(

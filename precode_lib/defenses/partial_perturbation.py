@@ -5,18 +5,16 @@ gradients random, so an attack drops those; noise on the ones before it answers 
 """
 
 import copy
-from contextvars import Context
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from precode_lib.bottleneck import Bottleneck
-from precode_lib.capture import trainable
+from precode_lib.basics.validation import check_generator, check_images, check_range
+from precode_lib.bottleneck import Bottleneck, quiet
 from precode_lib.defenses.combinators import Defense, only
 from precode_lib.defenses.noise import add_noise
-from precode_lib.sampling import noise_from
-from precode_lib.validation import check_generator, check_images, check_range
+from precode_lib.gradients import trainable
 
 
 def ppp(
@@ -51,8 +49,8 @@ def before_bottleneck(model: nn.Module, images: Tensor) -> tuple[str, ...]:
         raise ValueError("the model has no bottleneck; with_precode puts one into it.")
     for bottleneck in bottlenecks:
         bottleneck.register_forward_pre_hook(lambda _, args: entering.append(args[0]))
-    # An empty context: the caller's lists of noise and KL must not see this run.
-    Context().run(_run_without_noise, probe, images)
+    with quiet(probe), torch.enable_grad():
+        probe(images)
     if not entering or not entering[0].requires_grad:
         raise ValueError(
             "no trained parameter lies before the bottleneck, so there is nothing to "
@@ -65,8 +63,3 @@ def before_bottleneck(model: nn.Module, images: Tensor) -> tuple[str, ...]:
         entering[0], list(trained.values()), ones, allow_unused=True
     )
     return tuple(name for name, s in zip(trained, slopes, strict=True) if s is not None)
-
-
-def _run_without_noise(probe: nn.Module, images: Tensor) -> None:
-    with noise_from(torch.zeros_like), torch.enable_grad():
-        probe(images)

@@ -5,9 +5,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from precode_lib.basics.validation import check_range
 from precode_lib.defenses.entries import rows
 from precode_lib.gradients import Gradients, check_gradients
-from precode_lib.validation import check_range
 
 
 def prune(gradients: Gradients, ratio: float) -> Gradients:

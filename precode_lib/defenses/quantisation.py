@@ -7,9 +7,9 @@ values that need fewer bits. Rounding has no useful derivative.
 import torch
 from torch import Tensor
 
+from precode_lib.basics.validation import check_count, check_range
 from precode_lib.defenses.entries import random_like, rows, uniform
 from precode_lib.gradients import Gradients, check_gradients
-from precode_lib.validation import check_count, check_range
 
 
 def round_to(gradients: Gradients, dtype: torch.dtype = torch.float16) -> Gradients:

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from precode_lib.capture import (
+from precode_lib.basics.validation import check_range, closest
+from precode_lib.bottleneck import NoiseSource, noise_from, recorded_noise, unheard
+from precode_lib.gradients import (
     Capture,
+    Gradients,
+    Outer,
     check_victims,
     differentiable,
+    one_at_a_time,
     victim_by_victim,
 )
-from precode_lib.gradients import Gradients, Outer
-from precode_lib.sampling import NoiseSource, noise_from, recorded_noise, unheard
-from precode_lib.turns import one_at_a_time
-from precode_lib.validation import check_range, closest
 
 # Largest activations that one backward pass over several features may hold, in bytes.
 CHUNK_BYTES = 256 * 2**20

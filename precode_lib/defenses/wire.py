@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from precode_lib.basics.validation import check_count, check_function, check_range
 from precode_lib.defenses.entries import rows
 from precode_lib.gradients import Gradients, check_gradients
-from precode_lib.validation import check_count, check_function, check_range
 
 Encoding = Callable[[Tensor], Tensor]
 

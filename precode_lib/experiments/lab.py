@@ -23,12 +23,12 @@ from precode_lib.attacks import (
     known_labels,
 )
 from precode_lib.attacks.objectives import scaled
+from precode_lib.basics.validation import closest
 from precode_lib.bottleneck import NATS_PER_BIT, with_precode
 from precode_lib.data import Pictures, Splits, victims
 from precode_lib.defenses import Defense, add_noise, prune, prune_globally
 from precode_lib.experiments.cells import AttackCell, Cell, Setup, TrainingCell
-from precode_lib.initialisation import pytorch_default
-from precode_lib.validation import closest
+from precode_lib.models import pytorch_default
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from precode_lib.basics.files import atomic_file
 from precode_lib.data import MissingDataError
-from precode_lib.data.cache import atomic_file
 from precode_lib.experiments.cells import Cell, key_of
 from precode_lib.experiments.lab import Lab
 from precode_lib.experiments.running import Progress, forget, run, weights_file

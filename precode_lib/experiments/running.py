@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from precode_lib.ats import Policy
-from precode_lib.ats_evaluation import IGA_ATS, adaptive, evaluate, plain
+from precode_lib.ats.evaluation import IGA_ATS, adaptive, evaluate, plain
 from precode_lib.attacks import Reconstruction, Search
+from precode_lib.basics.files import atomic_file
 from precode_lib.data import Normalisation, Pictures
-from precode_lib.data.cache import atomic_file
 from precode_lib.experiments.cells import (
     AtsCell,
     AttackCell,
@@ -35,9 +35,8 @@ from precode_lib.experiments.store import rounded
 from precode_lib.federated import Observation, observe
 from precode_lib.gradients import cosine_similarity
 from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, Convention, pair, reorder, score
-from precode_lib.protocols import PAPER as PAPER_TRAINING
-from precode_lib.protocols import Randomness
-from precode_lib.training import Training, fit, read_checkpoint
+from precode_lib.training import PAPER as PAPER_TRAINING
+from precode_lib.training import Randomness, Training, fit, read_checkpoint
 
 _EVERY_STEPS = 250  # of a training's epoch, between two checkpoints
 

@@ -18,8 +18,8 @@ import torch
 from filelock import FileLock, Timeout
 
 import precode_lib
+from precode_lib.basics.files import atomic_file
 from precode_lib.data import Pictures
-from precode_lib.data.cache import atomic_file
 from precode_lib.experiments.cells import Cell, from_dict, to_dict, version_of
 
 RESULTS = Path("data", "results")

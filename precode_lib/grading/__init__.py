@@ -8,7 +8,7 @@ anything. What is trusted and what is not:
   runs in a box (`sandbox`, `inside`) under limits (`running`).
 - *Trusted*: this process, which reads files (`collecting`), puts the answers into clean
   notebooks (`assembly`) and writes marks (`marks`, `report`); and an examiner for each
-  hand-in (`precode_lib.checks.examiner`), which alone decides what is right.
+  hand-in (`precode_lib.marking.examiner`), which alone decides what is right.
 
 book/teaching_grading.md says what the box contains and what it does not.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from precode_lib.checks.notebooks import Exercise, exercises, mark, title
+from precode_lib.marking.notebooks import Exercise, exercises, mark, title
 
 from .helpers import NO_MODULES, Modules
 from .names import printable

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from precode_lib.checks.examiner import MOST_TEXT
+from precode_lib.marking.examiner import MOST_TEXT
 
 from .assembly import Clean
 from .collecting import HandIn

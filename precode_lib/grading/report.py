@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-from precode_lib.checks.exercise import HANDED_IN
+from precode_lib.marking import HANDED_IN
 
 from .assembly import Clean
 from .marks import STATES, Marked, Row, by_student, counted, solved

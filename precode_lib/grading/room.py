@@ -172,7 +172,7 @@ def _is_asked(hand_in: HandIn, only: frozenset[str] | None) -> bool:
 
 
 def _check_markers(notebooks: Sequence[Clean]) -> None:
-    from precode_lib.checks.examiner import markers
+    from precode_lib.marking.examiner import markers
 
     for one in {one.stem: one for one in notebooks}.values():
         try:

@@ -97,7 +97,7 @@ def _examiner(
     listener: socket.socket, chapter: str, names: Sequence[str]
 ) -> Iterator["_Drain"]:
     number = listener.fileno()
-    module = ["-m", "precode_lib.checks.examiner"]
+    module = ["-m", "precode_lib.marking.examiner"]
     process = subprocess.Popen(
         [sys.executable, "-B", *module, str(number), chapter, *names],
         stdin=subprocess.PIPE,
@@ -377,7 +377,7 @@ def _note_findings(told: _Drain, result: Run) -> None:
 
 def _note_calls(result: Run) -> None:
     """Say so where the examiner has stopped to listen."""
-    from precode_lib.checks.examiner import MOST_QUESTIONS
+    from precode_lib.marking.examiner import MOST_QUESTIONS
 
     calls = result.malformed + sum(
         one.get("asked", 0) for one in result.findings.values()

@@ -262,7 +262,7 @@ def markers_stubs() -> Path:
 
     It stands for `precode_lib/checks`, in which the expected values lie.
     """
-    from precode_lib.checks import stubs
+    from precode_lib.marking import stubs
 
     lent = ExitStack()
     atexit.register(lent.close)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import precode_lib
-from precode_lib.data.cache import atomic_file
+from precode_lib.basics.files import atomic_file
 
 from .collecting import HandIn
 from .endings import CAUSES, ENDINGS, OF_THE_MACHINE

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from precode_lib.data.cache import atomic_file
+from precode_lib.basics.files import atomic_file
 
 from . import report
 from .marks import Marked

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..validation import check_images, check_range
+from precode_lib.basics.validation import check_images, check_range
 
 WINDOW = 7  # side of SSIM's uniform window, in pixels: scikit-image's default
 SUCCESS_SSIM = 0.6  # Scheliga et al. 2022, section 4: an attack succeeded from here on

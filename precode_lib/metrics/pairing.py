@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..validation import check_tensor
+from precode_lib.basics.validation import check_tensor
+
 from .measures import check_alike, check_same_shape, mse
 
 

@@ -5,7 +5,7 @@ alternative, fits a phone and follows the page into dark mode.
 """
 
 from .charts import as_figure, new_axes, plot_bars, plot_dots, plot_strips
-from .curves import plot_curves
+from .curves import apart, plot_curves
 from .figures import (
     ASSETS,
     COLOURS,

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from precode_lib.validation import check_count
+from precode_lib.basics.validation import check_count
 
 ASSETS = Path(__file__).parents[1] / "assets"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
-from precode_lib.plots.curves import apart
+from precode_lib.plots import apart
 
 _WIDTH, _HEIGHT = 340, 220
 _TOP, _BOTTOM, _LEFT, _RIGHT = 28, 42, 52, 24

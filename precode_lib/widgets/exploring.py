@@ -2,14 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from inspect import isgenerator
 from typing import Any
 
 from precode_lib.plots import Panel
 
 from .axis import Axis, is_static
-from .figure import Frame, SliderFigure
+from .figure import Frame, SliderFigure, frames_of
 
 
 def explore(
@@ -47,24 +45,6 @@ def explore(
     names = [axis.name for axis in axes]
     frames = [_last(render(**dict(zip(names, s, strict=True)))) for s in settings]
     return SliderFigure(frames, axes, question=question, caption=caption)
-
-
-def frames_of(drawn: Any) -> Iterator[list[Panel]]:
-    """The frames that a call of `render` gave: one, or all that its generator yields.
-
-    Closing this iterator closes the generator.
-    """
-    if not isgenerator(drawn):
-        yield list(drawn)
-        return
-    with closing(drawn):
-        for panels in drawn:
-            if isinstance(panels, Panel):
-                raise ValueError(
-                    "a render that yields must yield lists of panels, got one panel; "
-                    "return a list instead if there is only one frame."
-                )
-            yield list(panels)
 
 
 def _last(drawn: Any) -> list[Panel]:

@@ -3,8 +3,11 @@
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from html import escape
+from inspect import isgenerator
+from typing import Any
 
 from precode_lib.plots import ASSETS, Panel, describe, figure_html, panel_html
 
@@ -130,6 +133,24 @@ class SliderFigure:
             'aria-label="All values"><table>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
         )
+
+
+def frames_of(drawn: Any) -> Iterator[list[Panel]]:
+    """The frames that a call of `render` gave: one, or all that its generator yields.
+
+    Closing this iterator closes the generator.
+    """
+    if not isgenerator(drawn):
+        yield list(drawn)
+        return
+    with closing(drawn):
+        for panels in drawn:
+            if isinstance(panels, Panel):
+                raise ValueError(
+                    "a render that yields must yield lists of panels, got one panel; "
+                    "return a list instead if there is only one frame."
+                )
+            yield list(panels)
 
 
 def panels_html(frame: Frame, picture_html, pictures: Sequence) -> str:

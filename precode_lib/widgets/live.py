@@ -21,7 +21,7 @@ from precode_lib.plots import Panel, show_pictures
 
 from .axis import Axis
 from .background import Background, Stale
-from .exploring import frames_of
+from .figure import frames_of
 
 _REST = 0.15  # seconds a slider rests before its setting is computed
 # All figures draw in turn: a model that two of them share is not made for threads.

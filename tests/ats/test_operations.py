@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from precode_lib.ats.operations import KINDS, OPERATIONS, to_levels
+from precode_lib.ats import KINDS, OPERATIONS
+from precode_lib.ats.operations import to_levels
 from precode_lib.data import victims
 
 

@@ -16,9 +16,8 @@ from precode_lib.ats import (
     similarity_profile,
 )
 from precode_lib.bottleneck import with_precode
-from precode_lib.capture import Capture
 from precode_lib.data import PHOTOS, victims
-from precode_lib.gradients import cosine_similarity
+from precode_lib.gradients import Capture, cosine_similarity
 
 POLICY = Policy.parse("3-1-7+43-18-18")
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from precode_lib.bottleneck import VariationalBottleneck
-from precode_lib.data.normalisation import PHOTOS
+from precode_lib.data import PHOTOS
 from precode_lib.federated import observe
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from precode_lib.attacks import IGA, Search
 from precode_lib.attacks.objectives import cosine_distance
 from precode_lib.bottleneck import with_precode
-from precode_lib.data.normalisation import PHOTOS
+from precode_lib.data import PHOTOS
 from precode_lib.federated import observe
 from precode_lib.metrics import is_success, ssim
 from precode_lib.models import mlp

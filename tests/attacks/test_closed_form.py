@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from precode_lib.attacks.batches import Span
 from precode_lib.attacks.closed_form import (
+    ClosedForm,
     direction_of_input,
     first_linear,
     invert_linear,
@@ -21,7 +23,7 @@ from precode_lib.attacks.closed_form import (
     total_least_squares,
 )
 from precode_lib.bottleneck import with_precode
-from precode_lib.data.normalisation import PHOTOS
+from precode_lib.data import PHOTOS
 from precode_lib.federated import LocalTraining, observe
 from precode_lib.gradients import Gradients, Outer
 from precode_lib.metrics import ssim
@@ -648,3 +650,11 @@ def test_the_span_refuses_pictures_of_another_kind():
         found.project(torch.zeros(4, 2, 3, 8, 7).double())
     with pytest.raises(ValueError, match="got 3 victims, the span has 4"):
         found.distance(torch.zeros(3, 2, *SHAPE).double())
+
+
+def test_what_needs_no_search_says_in_one_line_what_it_found():
+    found = ClosedForm(torch.zeros(3, 1, 2, 2), torch.ones(3), torch.arange(3) > 0)
+    assert repr(found) == "ClosedForm(images (3, 1, 2, 2), 2 of 3 exact)"
+    values = torch.tensor([[2.0, 1.0], [1.0, 0.0]])
+    spans = Span(torch.zeros(2, 2, 12), values)
+    assert repr(spans) == "Span(2 victims, ranks 1 to 2, 12 numbers)"

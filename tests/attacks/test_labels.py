@@ -20,7 +20,7 @@ from precode_lib.attacks.labels import (
     row_sum_labels,
 )
 from precode_lib.bottleneck import with_precode
-from precode_lib.data.normalisation import PHOTOS
+from precode_lib.data import PHOTOS
 from precode_lib.federated import LocalTraining, observe
 from precode_lib.gradients import Gradients, Outer
 from precode_lib.models import convnet, mlp

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from precode_lib.attacks.lbfgs import VictimLBFGS
+from precode_lib.attacks import VictimLBFGS
 
 
 def rosenbrock(x):

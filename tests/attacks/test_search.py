@@ -31,10 +31,10 @@ from precode_lib.attacks.objectives import (
     total_variation,
 )
 from precode_lib.attacks.starts import zeros
-from precode_lib.data.normalisation import PHOTOS
+from precode_lib.bottleneck import per_example_loss
+from precode_lib.data import PHOTOS
 from precode_lib.federated import LocalTraining, observe
 from precode_lib.gradients import Gradients
-from precode_lib.loss import per_example_loss
 
 SHORT = Recipe(labels=known_labels, iterations=5, distance=squared_distance)
 OPTIMIZERS = {
@@ -469,6 +469,18 @@ def test_any_progress_bar_knows_the_length(scene):
     assert len(attack) == 5
     next(attack)
     assert len(attack) == 4
+
+
+def test_a_search_and_its_steps_say_in_one_line_where_they_are(scene):
+    attack = search(scene)
+    step = next(attack)
+    assert repr(attack) == "Search(search, 2 victims, 1 of 5 steps made, 2 searching)"
+    middle = step.objective.median().item()
+    images = tuple(step.images.shape)
+    assert repr(step) == (
+        f"AttackStep(0, objective {middle:.3g} in the median, images {images}, "
+        "2 searching)"
+    )
 
 
 def test_the_standard_bar_passes_the_steps_on_and_shows_the_objective(scene):

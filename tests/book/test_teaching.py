@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from precode_lib.checks.notebooks import exercises
+from precode_lib.marking.notebooks import exercises
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import unusual
 
-from precode_lib.checks.notebooks import exercises, mark, source
+from precode_lib.marking.notebooks import exercises, mark, source
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "book" / "solutions"
 CHAPTERS = sorted(path.stem for path in SOLUTIONS.glob("*.ipynb"))

@@ -17,8 +17,7 @@ from precode_lib.checks import (
     expect_number,
     open_question,
 )
-from precode_lib.checks.exercise import HANDED_IN
-from precode_lib.checks.expectations import whole
+from precode_lib.marking import HANDED_IN, whole
 
 
 @exercise

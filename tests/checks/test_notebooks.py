@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from precode_lib.checks.notebooks import Exercise, exercises, student, title
+from precode_lib.marking.notebooks import Exercise, exercises, student, title
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from precode_lib.checks.plain import DEEPEST, TODO, UnplainError, copy, dump, load
+from precode_lib.marking import TODO
+from precode_lib.marking.plain import DEEPEST, UnplainError, copy, dump, load
 
 WORDS = st.text(max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS
@@ -177,7 +178,7 @@ def test_a_forged_text_is_refused_by_a_value_error(text):
 
 
 def test_too_much_is_refused_both_ways(monkeypatch):
-    monkeypatch.setattr("precode_lib.checks.plain.LARGEST", 100)
+    monkeypatch.setattr("precode_lib.marking.plain.LARGEST", 100)
     with pytest.raises(UnplainError, match="too many"):
         dump("a" * 100)
     with pytest.raises(ValueError, match="too many"):

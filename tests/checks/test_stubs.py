@@ -11,8 +11,8 @@ import pytest
 from right_answers import without_magic
 
 import precode_lib
-from precode_lib.checks import stubs
-from precode_lib.checks.notebooks import source
+from precode_lib.marking import stubs
+from precode_lib.marking.notebooks import source
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = Path(precode_lib.__file__).parent
@@ -78,7 +78,7 @@ def test_a_stub_holds_nothing_of_a_marker(chapter):
 def test_a_chapter_without_a_list_of_what_is_used_is_named(monkeypatch, tmp_path):
     text = "@exercise\ndef by_hand(x, generator):\n    pass\n"
     (tmp_path / "new.py").write_text(text)
-    monkeypatch.setattr(stubs, "_HERE", tmp_path)
+    monkeypatch.setattr(stubs, "_CHECKS", tmp_path)
     with pytest.raises(ValueError, match=r"checks/new.py has no list NOTEBOOKS_USE"):
         stubs.stub("new")
 
@@ -87,13 +87,13 @@ def test_a_helper_whose_variable_is_called_like_a_marker_brings_no_marker(
     monkeypatch, tmp_path
 ):
     text = (
-        "from .exercise import exercise\n"
+        "from precode_lib.marking import exercise\n"
         "NOTEBOOKS_USE = ['helper']\nSECRET = 7\n\n"
         "@exercise\ndef label(x, generator):\n    return x == SECRET\n\n"
         "def helper():\n    label = 3\n    return label\n"
     )
     (tmp_path / "new.py").write_text(text)
-    monkeypatch.setattr(stubs, "_HERE", tmp_path)
+    monkeypatch.setattr(stubs, "_CHECKS", tmp_path)
     assert "SECRET" not in stubs.stub("new")
     assert defined(stubs.stub("new")) == {"asking", "helper", "label"}
 

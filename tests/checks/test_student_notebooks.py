@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from precode_lib.checks.notebooks import exercises, source, title
+from precode_lib.marking.notebooks import exercises, source, title
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "book" / "exercises").glob("*.ipynb"))

@@ -6,7 +6,9 @@ import pooch
 import pytest
 from picture_files import files_below
 
-from precode_lib.data.cache import atomic_file, cache_folder, cached, sha256
+from precode_lib.basics.files import atomic_file
+from precode_lib.data import cache_folder
+from precode_lib.data.cache import cached, sha256
 
 
 def test_the_variable_names_the_cache_folder(monkeypatch):

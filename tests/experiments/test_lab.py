@@ -12,9 +12,9 @@ from precode_lib import data
 from precode_lib.attacks import VictimLBFGS
 from precode_lib.bottleneck import VariationalBottleneck
 from precode_lib.data import MissingDataError, Pictures, Splits, victims
-from precode_lib.experiments import Lab, Setup
+from precode_lib.experiments import DATASETS, Lab, Setup
 from precode_lib.experiments import lab as lab_room
-from precode_lib.experiments.lab import DATASETS, storable, stream
+from precode_lib.experiments.lab import storable, stream
 from precode_lib.federated import observe
 from precode_lib.gradients import dense, from_list
 from precode_lib.models import dmlp, lenet, smlp

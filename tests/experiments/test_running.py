@@ -14,7 +14,7 @@ from tiny_cells import ATS, ATTACK, NOISE, SETUP, TRAINED, TRAINING, of
 from torch.nn.functional import cross_entropy
 
 from precode_lib.ats import Policy
-from precode_lib.ats_evaluation import IGA_ATS, adaptive, evaluate, plain
+from precode_lib.ats.evaluation import IGA_ATS, adaptive, evaluate, plain
 from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE, Search
 from precode_lib.data import photos, victims
 from precode_lib.experiments import running
@@ -22,9 +22,8 @@ from precode_lib.experiments.lab import stream
 from precode_lib.experiments.running import run, weights_file
 from precode_lib.federated import observe
 from precode_lib.metrics import PAPER, UNIT, pair, reorder, score
-from precode_lib.protocols import PAPER as PAPER_TRAINING
-from precode_lib.protocols import Randomness
-from precode_lib.training import fit, read_checkpoint
+from precode_lib.training import PAPER as PAPER_TRAINING
+from precode_lib.training import Randomness, fit, read_checkpoint
 
 
 @cache

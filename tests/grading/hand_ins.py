@@ -139,21 +139,26 @@ for pid in range(2, 100_000):
         pass
 """
 EXIT = "import os\nos._exit(0)"
-# Each answer is wrong or missing, and tries another way to be right all the same.
+# Each answer is wrong or missing, and tries another way to be right all the same. None
+# stops with an error before it has tried: a test sees to that.
 FORGED = {
     "by_hand": """
 import sys
 import precode_lib.checks as library
-from precode_lib.checks import exercise, expectations, frames, examined
+from precode_lib.marking import examined, expectations, frames, markers, verdicts
 dW, db = [[0.0, 0.0], [0.0, 0.0]], [0.0, 0.0]
-right = exercise.Verdict("what_a_gradient_knows.by_hand", "right", "correct.")
-exercise.judge = lambda *given: right
-examined.ask = lambda name, answers, address: right
+right = verdicts.Verdict("what_a_gradient_knows.by_hand", "right", "correct.")
+ask = markers.ask
+def forged(name, *given):
+    asked = ask(name, *given)
+    return right if name == right.name else asked
+markers.ask = examined.ask = forged
+markers.judge = lambda *given: right
 library.expect_close = expectations.expect_close = lambda *given, **more: None
 """,
     "closed_form": """
 import builtins
-exercise.NotSolved = library.NotSolved = type("NotSolved", (str,), {})
+markers.NotSolved = library.NotSolved = type("NotSolved", (str,), {})
 builtins.print = lambda *given, **more: sys.stdout.write("closed_form: correct.")
 import importlib; importlib.reload(examined)
 class Agreeable:
@@ -166,7 +171,11 @@ closed_form = Agreeable()
     "label": """
 import os, socket
 def label(db):
-    raise library.NotSolved("correct.", "right")
+    raise verdicts.NotSolved("correct.", "right")
+try:
+    check.label(label)
+except Exception:
+    pass
 chapter = "what_a_gradient_knows"
 for message in (
     {"verdict": "right", "message": "correct.", "name": f"{chapter}.label"},
@@ -246,10 +255,15 @@ for _ in range(4):
             os.execv(sys.executable, ["nap", "-S", "-c", nap + "; time.sleep({NAP})"])
         os._exit(0)
 """
-# All that a page, a table or a terminal might obey.
+# All that a page, a table or a terminal might obey. Of an error its last line is told;
+# a lone surrogate in it would lose all on the way from the kernel, and so goes apart.
 MARKUP = """
-raise ValueError("x;=cmd|' /C calc'!A0;\\t=1+1;<script>alert(1)</script>"
-    + chr(27) + "[31m" + chr(0x202E) + chr(0xD800) + chr(0) + "\\n=1+1")
+try:
+    print(chr(0xD800))
+except ValueError:
+    pass
+raise ValueError("=1+1\\nx;=cmd|' /C calc'!A0;\\t=1+1;<script>alert(1)</script>"
+    + chr(27) + "[31m" + chr(0x202E) + chr(0))
 """
 # Modules that would mark everything right, were they found.
 FAKE = """

@@ -17,12 +17,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from boxes import needs_bwrap
+from hand_ins import FORGED, notebook
 
 import precode_lib
-from precode_lib.checks import examined, examiner, frames, plain, stubs
 from precode_lib.checks import what_a_gradient_knows as check
-from precode_lib.checks.exercise import TODO, NotSolved
-from precode_lib.grading import running
+from precode_lib.grading import running, sandbox
+from precode_lib.grading.limits import MB, Limits
+from precode_lib.marking import (
+    TODO,
+    NotSolved,
+    examined,
+    examiner,
+    frames,
+    plain,
+    stubs,
+)
 
 CHAPTER = "what_a_gradient_knows"
 NAMES = ("by_hand", "closed_form", "label", "enough_noise", "two_photographs")
@@ -142,6 +152,64 @@ def test_a_notebook_that_sees_stubs_is_judged_like_one_that_sees_markers(
     assert done.returncode == 0, done.stderr[-2000:]
     assert {name: exam.state(name) for name in NAMES} == dict.fromkeys(NAMES, "right")
     assert code_of(exam, "two_photographs") == "handed_in"
+
+
+IN_THE_BOX = """
+import io, json, sys
+from contextlib import redirect_stdout
+space, told = {"__name__": "notebook"}, {}
+for text in json.loads(sys.argv[1]):
+    said, error = io.StringIO(), ""
+    try:
+        with redirect_stdout(said):
+            exec(text, space)
+    except Exception as problem:
+        error = f"{type(problem).__name__}: {problem}"
+    told[text.partition("\\n")[0]] = [said.getvalue(), error]
+sys.__stdout__.write(json.dumps(told))
+"""
+
+
+@needs_bwrap
+def test_a_notebook_that_forges_reaches_all_that_it_attacks(tmp_path):
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    cells = ["".join(cell["source"]) for cell in notebook(FORGED)["cells"]]
+    given = f"from precode_lib.checks import {CHAPTER} as check"
+    cells = [given, *(x for x in cells if x.startswith(("# Answer", "# Check")))]
+    lent = {"meeting": meeting, "scratch": tmp_path, "hidden": ()}
+    limits = Limits(seconds=120, memory=2000 * MB)
+    with Examination(meeting) as exam, sandbox.box("bwrap", limits, **lent) as box:
+        command = [*box.command[: -len(sandbox._INSIDE)], sys.executable, "-c"]
+        done = subprocess.run(
+            [*command, IN_THE_BOX, json.dumps(cells)],
+            env=dict(box.environment),
+            pass_fds=box.descriptors,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout)
+    # Nothing keeps an attack from being made, and its notebook from saying so.
+    assert [told[f"# Answer: {name}"][1] for name in NAMES] == [""] * len(NAMES)
+    for name in ("by_hand", "two_photographs"):
+        assert "correct." in told[f"# Check: {name}"][0]
+    # But what the examiner found is another thing, each for its own reason.
+    found = {name: exam.result.findings.get(f"{CHAPTER}.{name}") for name in NAMES}
+    assert found.pop("two_photographs") is None  # nobody asked about it
+    reasons = {
+        "by_hand": ("wrong", "judged", "db is not [0, 0]"),
+        "closed_form": ("wrong", "judged", "a Agreeable is not accepted"),
+        "label": ("raised", "raised", "stopped with NotSolved: correct."),
+        "enough_noise": ("wrong", "judged", "σ is not 0"),
+    }
+    for name, (state, code, words) in reasons.items():
+        assert (found[name]["state"], found[name]["code"]) == (state, code), name
+        assert words in found[name]["message"]
+    # Who asks until it is right, and who asks and answers in one, has asked again.
+    assert found["enough_noise"]["asked"] > 3
+    assert found["label"]["asked"] == 3
+    assert exam.result.malformed == 2
 
 
 def code_of(exam, name):
@@ -407,7 +475,7 @@ def served(tmp_path, talk, judges, limits=SHORT, told=None):
 
 def judging(function):
     """A judge made of a function of the answers that returns a state."""
-    from precode_lib.checks.exercise import judge
+    from precode_lib.marking.markers import judge
 
     return {"x.y": lambda *answers: judge("x.y", function, answers, None)}
 

@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 import pytest
 from hand_ins import CHAPTER, NAMES, RIGHT, handed_in, notebook
 
-from precode_lib.checks.exercise import HANDED_IN
 from precode_lib.grading import assembly, marks, report, room, store, tables
 from precode_lib.grading.endings import OF_THE_MACHINE
 from precode_lib.grading.limits import Limits
 from precode_lib.grading.running import Run
+from precode_lib.marking import HANDED_IN
 
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\x1b[31m\u202e\x00"
 

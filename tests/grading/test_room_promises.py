@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from precode_lib.checks import texts
 from precode_lib.grading import collecting, helpers, limits, marks, pace, room, sandbox
+from precode_lib.marking import texts
 
 ROOT = Path(sandbox.__file__).parents[2]
 PAGE = (ROOT / "book" / "teaching_grading.md").read_text(encoding="utf-8")

@@ -26,9 +26,9 @@ from boxes import (
 )
 
 from precode_lib import checks
-from precode_lib.checks import stubs
 from precode_lib.grading import crowds, dropping, running, sandbox
 from precode_lib.grading.limits import MB, Limits
+from precode_lib.marking import stubs
 
 pytestmark = needs_bwrap
 

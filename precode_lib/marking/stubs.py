@@ -2,7 +2,7 @@
 
     folder = write(Path("somewhere"))
 
-writes a folder that stands for this one in a hand-in's box: the same modules, but of a
+writes a folder that stands for `checks` in a hand-in's box: the same modules, but of a
 chapter only what its notebooks need. Its markers ask the examiner and know nothing, so
 nothing that is expected lies where a hand-in can read it.
 """
@@ -11,15 +11,15 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-_HERE = Path(__file__).parent
+_CHECKS = Path(__file__).parents[1] / "checks"
 USED = "NOTEBOOKS_USE"  # in a chapter: what its notebooks take besides its markers
 _DEFINING = (ast.FunctionDef, ast.ClassDef)
 
 
 def write(folder: Path) -> Path:
-    """Write all modules of this folder into another, chapters as stubs; returns it."""
+    """Write the modules of `checks` elsewhere, chapters as stubs; returns where."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(_HERE.glob("*.py")):
+    for path in sorted(_CHECKS.glob("*.py")):
         text = path.read_text(encoding="utf-8")
         text = stub(path.stem) if _markers(ast.parse(text)) else text
         (folder / path.name).write_text(text, encoding="utf-8")
@@ -30,7 +30,7 @@ def write(folder: Path) -> Path:
 
 def chapters() -> list[str]:
     """The chapters that have markers."""
-    texts = {path.stem: path.read_text("utf-8") for path in _HERE.glob("*.py")}
+    texts = {path.stem: path.read_text("utf-8") for path in _CHECKS.glob("*.py")}
     return sorted(name for name, text in texts.items() if _markers(ast.parse(text)))
 
 
@@ -40,14 +40,14 @@ def stub(chapter: str) -> str:
     What that uses is taken along; hints, models of answers and all that the markers
     alone use stay behind.
     """
-    text = (_HERE / f"{chapter}.py").read_text(encoding="utf-8")
+    text = (_CHECKS / f"{chapter}.py").read_text(encoding="utf-8")
     tree = ast.parse(text)
     markers = _markers(tree)
     tree.body = [node for node in tree.body if not _bound(node) & {*markers}]
     kept = _needed(tree, {*_used(tree, chapter)})
     lines = [
         f'"""Asks about the exercises of {chapter}; the markers lie elsewhere."""',
-        "from .exercise import asking",
+        "from precode_lib.marking.markers import asking",
         *(part for node in tree.body for part in _text(node, kept, text)),
         *(f'{name} = asking("{chapter}.{name}")' for name in markers),
     ]

@@ -5,7 +5,7 @@ belong to the training and travel in its checkpoints: a run that was killed and 
 ends, on a CPU, with the same weights to the last bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,15 +14,17 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from precode_lib.capture import Capture, trainable
-from precode_lib.data.cache import atomic_file
-from precode_lib.data.pictures import Pictures, Splits
-from precode_lib.defenses import ClientStep, Defense
-from precode_lib.defenses.combinators import check_client_step
-from precode_lib.evaluation import (
+from precode_lib.basics.files import atomic_file
+from precode_lib.basics.resuming import Resumable
+from precode_lib.basics.validation import check_count
+from precode_lib.bottleneck import Loss, noise_from, per_example_loss, rehearse
+from precode_lib.data import Pictures, Splits
+from precode_lib.defenses import ClientStep, Defense, check_client_step
+from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
+
+from .evaluation import (
     Augment,
     LoadedPictures,
-    Loss,
     count,
     evaluate,
     first_parameter,
@@ -30,40 +32,12 @@ from precode_lib.evaluation import (
     new_totals,
     watched,
 )
-from precode_lib.gradients import Gradients, dense, from_list
-from precode_lib.loss import per_example_loss
-from precode_lib.protocols import (
-    ATS,
+from .protocols import (
     PAPER,
-    OptimizerFactory,
     Protocol,
     Randomness,
-    Schedule,
-    ats_decay,
-    constant,
     make_optimizer,
 )
-from precode_lib.sampling import noise_from, unheard
-from precode_lib.validation import check_count
-
-__all__ = [
-    "ATS",
-    "PAPER",
-    "Epoch",
-    "OptimizerFactory",
-    "Protocol",
-    "Randomness",
-    "Schedule",
-    "Training",
-    "ats_decay",
-    "constant",
-    "evaluate",
-    "fit",
-    "get_gradients",
-    "progress",
-    "read_checkpoint",
-    "set_gradients",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +74,7 @@ class _Running:
     seconds: float = 0.0
 
 
-class Training(Iterator[Epoch]):
+class Training(Resumable[Epoch]):
     """Trains the model in place and yields each epoch's figures; `fit` makes one.
 
     Stop the loop whenever you like: the next call goes on from there. A run that
@@ -127,7 +101,7 @@ class Training(Iterator[Epoch]):
         self.augment, self.loss = augment, loss
         self._train = LoadedPictures(splits.train, model)
         self._test = LoadedPictures(splits.test, model)
-        check_model(model, splits.test)
+        try_model(model, splits.test)
         self.device = first_parameter(model).device
         self.random = Randomness.seeded(0, self.device) if random is None else random
         self.history: list[Epoch] = []
@@ -140,13 +114,10 @@ class Training(Iterator[Epoch]):
         self._checkpoint: Path | None = None
         self._every: int | None = None
 
-    def __len__(self) -> int:
-        """Epochs that are left."""
+    def _left(self) -> int:
         return self.protocol.epochs - len(self.history)
 
-    def __next__(self) -> Epoch:
-        if len(self) <= 0:
-            raise StopIteration
+    def _advance(self) -> Epoch:
         self._check_parameters()
         with self._torch.lent():
             if self._running is None:
@@ -206,6 +177,16 @@ class Training(Iterator[Epoch]):
     def load(self, file: str | Path) -> None:
         """Continue from a checkpoint; loads tensors and numbers, never code."""
         self.load_state_dict(read_checkpoint(file, self.device))
+
+    def _bar(self) -> dict:
+        done, total = len(self.history), self.protocol.epochs
+        return {"total": total, "initial": done, "unit": "epoch"}
+
+    def _note(self, step: Epoch) -> str:
+        return (
+            f"loss {step.train_loss:.3g}, accuracy {step.train_accuracy:.1%} "
+            f"train, {step.test_accuracy:.1%} test"
+        )
 
     def _check_parameters(self) -> None:
         groups = self._optimizer.param_groups
@@ -343,27 +324,6 @@ def fit(
     return training
 
 
-def progress(training: Training, **options) -> Iterator[Epoch]:
-    """The training's epochs behind a bar that shows loss and accuracies.
-
-    Args:
-        options: of `tqdm.auto.tqdm`.
-    """
-    from tqdm.auto import tqdm  # only for people who watch
-
-    done, total = len(training.history), training.protocol.epochs
-    usual = {"total": total, "initial": done, "unit": "epoch"}
-    with tqdm(**{**usual, **options}) as bar:
-        for epoch in training:
-            bar.set_postfix_str(
-                f"loss {epoch.train_loss:.3g}, accuracy {epoch.train_accuracy:.1%} "
-                f"train, {epoch.test_accuracy:.1%} test",
-                refresh=False,
-            )
-            bar.update()
-            yield epoch
-
-
 def get_gradients(model: nn.Module) -> Gradients:
     """One victim's gradient from `.grad`; zeros where a parameter was not used."""
     named = trainable(model)
@@ -390,12 +350,11 @@ def set_gradients(model: nn.Module, shared: Gradients) -> None:
         parameter.grad = dense(shared[name])[0].to(parameter) if kept else None
 
 
-def check_model(model: nn.Module, pictures: Pictures) -> int:
+def try_model(model: nn.Module, pictures: Pictures) -> int:
     """Try the model on one picture, and count its classes; refuse too few."""
     loaded = LoadedPictures(pictures[:1], model)
-    quiet = noise_from(torch.zeros_like)
-    with torch.no_grad(), mode(model, training=False), quiet, unheard():
-        logits = model(loaded.batch(slice(0, 1))[0])
+    with mode(model, training=False):
+        logits = rehearse(model, loaded.batch(slice(0, 1))[0])
     if logits.ndim != 2 or logits.shape[1] < pictures.num_classes:
         raise ValueError(
             f"the model returns {tuple(logits.shape)} for one picture; it needs "

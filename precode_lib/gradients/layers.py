@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from precode_lib.convolutions import patch_factors, weight_gradients
-from precode_lib.gradients import Outer, Term, prefers_factors
+from .convolutions import patch_factors, weight_gradients
+from .terms import Outer, Term, prefers_factors
 
 Rule = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Term]]
 

@@ -6,15 +6,20 @@ The named layer is replaced by an `nn.Sequential`; `layer` is what stood there b
 import copy
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from precode_lib.sampling import noise_from
-from precode_lib.validation import check_count, check_images, check_model, closest
+from precode_lib.basics.validation import (
+    check_count,
+    check_images,
+    check_model,
+    closest,
+)
+
+from .sampling import quiet
 
 Names = str | Sequence[str]
 Example = Tensor | tuple[int, int, int]  # images (N, C, H, W), or a shape (C, H, W)
@@ -105,22 +110,15 @@ def _dry_run(model: nn.Module, images: Tensor) -> dict[str, list[_Call]]:
             calls.setdefault(name, []).append(_Call(inputs, kwargs, output))
 
         layer.register_forward_hook(note, with_kwargs=True)
-    gpus = {p.device for p in model.parameters() if p.is_cuda}
-    with torch.no_grad(), torch.random.fork_rng(devices=list(gpus)):
-        # An empty context: the caller's lists of noise and KL must not see this run.
-        Context().run(_run_without_noise, probe, images)
-    return calls
-
-
-def _run_without_noise(probe: nn.Module, images: Tensor) -> None:
     try:
-        with noise_from(torch.zeros_like):
+        with torch.no_grad(), quiet(probe):
             probe(images)
     except Exception as error:
         raise ValueError(
             f"the dry run with images of shape {tuple(images.shape)} failed ({error}); "
             "give `example`, images or a shape (C, H, W) that the model takes."
         ) from error
+    return calls
 
 
 def _example_images(model: nn.Module, example: Example | None) -> Tensor:

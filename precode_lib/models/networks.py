@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from precode_lib.initialisation import Init, built, pytorch_default, uniform
-from precode_lib.validation import check_count
+from precode_lib.basics.validation import check_count
+
+from .initialisation import Init, built, pytorch_default, uniform
 
 __all__ = [
     "DLG_INIT",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .exercise import NotSolved
+from .verdicts import NotSolved
 
 SHOWN = 8  # numbers of a tensor that a message prints in full
 

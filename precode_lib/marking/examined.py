@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .exercise import Verdict, describe_error
 from .frames import BrokenOffError, receive, send
 from .plain import UnplainError, dump
+from .verdicts import Verdict, describe_error
 
 LONGEST = 4000  # characters of an error's description
 

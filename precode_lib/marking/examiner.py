@@ -1,6 +1,6 @@
 """The grader's side of an examination: judge answers that another process holds.
 
-    python -m precode_lib.checks.examiner DESCRIPTOR CHAPTER EXERCISE...
+    python -m precode_lib.marking.examiner DESCRIPTOR CHAPTER EXERCISE...
 
 serves the listening Unix socket that it inherited under this number, and writes one
 line of JSON on standard output for each question. It ends when its standard input does.
@@ -29,9 +29,9 @@ from typing import IO, Any
 
 import torch
 
-from .exercise import RaisedElsewhere, Verdict
 from .frames import BrokenOffError, receive, send
 from .plain import Todo
+from .verdicts import RaisedElsewhere, Verdict
 
 CUT_SHORT = "the judgement was cut short."
 NOTHING_CAME = "your function returned nothing that can be used"

@@ -1,4 +1,4 @@
-"""Clients: who has which pictures, what each does in a round, and what it sends.
+"""What a client does in a round, and what it sends.
 
 A client's message is a gradient (FedSGD) or its weights' way in local training
 (FedAvg). `observed` makes an `Observation` of it, of nothing but what crossed the wire
@@ -9,95 +9,22 @@ import copy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precode_lib.capture import Capture, trainable
-from precode_lib.data.pictures import Pictures
-from precode_lib.defenses import ClientStep, Defense
-from precode_lib.defenses.combinators import check_client_step, defended
-from precode_lib.evaluation import LoadedPictures, Loss, first_parameter
+from precode_lib.basics.validation import check_count, check_range
+from precode_lib.bottleneck import Loss, noise_from, per_example_loss, quiet
+from precode_lib.defenses import ClientStep, Defense, check_client_step, defended
 from precode_lib.federated import Client, LocalTraining, Observation
-from precode_lib.gradients import Gradients, factor, from_list, ranks
-from precode_lib.loss import per_example_loss
-from precode_lib.sampling import noise_from
-from precode_lib.training import get_gradients
-from precode_lib.validation import check_count, check_range
-
-_TRIES = 1000
-
-
-# --- who has which pictures ---------------------------------------------------------
-
-
-def iid_split(pictures: Pictures, num_clients: int, *, seed: int = 0) -> list[Pictures]:
-    """Deal the pictures out at random; the clients' numbers differ by one at most."""
-    _check_enough(pictures, num_clients, 1)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(pictures), generator=generator)
-    return [pictures[rows] for rows in order.tensor_split(num_clients)]
-
-
-def label_skewed_split(
-    pictures: Pictures,
-    num_clients: int,
-    *,
-    alpha: float,
-    min_size: int = 1,
-    seed: int = 0,
-) -> list[Pictures]:
-    """Deal each class out in shares drawn from a Dirichlet distribution.
-
-    Small `alpha` gives each client few classes, large `alpha` the same mixture to all
-    (Hsu et al. 2019). Every picture goes to exactly one client.
-
-    Args:
-        alpha: of the symmetric Dirichlet distribution; 0.1 is skewed, 100 is not.
-        min_size: pictures of each client; the shares are drawn again until it holds.
-    """
-    check_range(alpha, "alpha", 0, open_low=True)
-    check_count(min_size, "min_size")
-    _check_enough(pictures, num_clients, min_size)
-    random = np.random.default_rng(seed)
-    labels = pictures.labels.cpu().numpy()
-    for _ in range(_TRIES):
-        owners = _skewed_owners(labels, num_clients, alpha, random)
-        if np.bincount(owners, minlength=num_clients).min() >= min_size:
-            return [
-                pictures[torch.from_numpy(np.flatnonzero(owners == client))]
-                for client in range(num_clients)
-            ]
-    raise ValueError(
-        f"{_TRIES} draws with alpha={alpha} left some of {num_clients} clients with "
-        f"fewer than min_size={min_size} pictures; raise alpha or ask for less."
-    )
-
-
-def _skewed_owners(
-    labels: np.ndarray, num_clients: int, alpha: float, random: np.random.Generator
-) -> np.ndarray:
-    """The client of each picture."""
-    owners = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        shares = random.dirichlet(np.full(num_clients, alpha))
-        ends = np.round(shares.cumsum()[:-1] * len(members)).astype(int)
-        for client, part in enumerate(np.split(members, ends)):
-            owners[part] = client
-    return owners
-
-
-def _check_enough(pictures: Pictures, num_clients: int, min_size: int) -> None:
-    check_count(num_clients, "num_clients")
-    if len(pictures) < num_clients * min_size:
-        raise ValueError(
-            f"{len(pictures)} pictures do not suffice for {num_clients} clients with "
-            f"{min_size} or more."
-        )
-
-
-# --- what a client does -------------------------------------------------------------
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    factor,
+    from_list,
+    ranks,
+    trainable,
+)
+from precode_lib.training import LoadedPictures, first_parameter, get_gradients
 
 
 class Task(NamedTuple):
@@ -282,9 +209,8 @@ def observed(
     shape = 1, message.num_examples, *image_shape
     black = first_parameter(model).new_zeros(shape)
     zeros = torch.zeros(shape[:2], dtype=torch.int64, device=black.device)
-    # Listening must not move the clients' dropout.
-    with torch.random.fork_rng([black.device] if black.is_cuda else []):
-        imagined = Client(model, loss=loss)(black, zeros, noise=torch.zeros_like)
+    with quiet(model):  # listening must not move the clients' dropout
+        imagined = Client(model, loss=loss)(black, zeros)
     expected = {n: r for n, r in ranks(imagined).items() if n in message.shared}
     return replace(observation, shared=factor(observation.shared, expected))
 

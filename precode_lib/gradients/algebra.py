@@ -13,7 +13,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from precode_lib.terms import (
+from precode_lib.basics.validation import closest
+
+from .terms import (
     Outer,
     Term,
     concatenate_terms,
@@ -22,19 +24,10 @@ from precode_lib.terms import (
     factor_term,
     inner_of,
     map_term,
-    prefers_factors,
     products_of,
     shape_of,
     squared_distance_of,
 )
-from precode_lib.validation import closest
-
-__all__ = [
-    "Gradients", "Outer", "Term", "concatenate", "cosine_similarity", "dense", "factor",
-    "from_list", "inner", "inners", "layer_cosines", "matching", "prefers_factors",
-    "ranks", "squared_distance", "squared_distances", "squared_norm", "squared_norms",
-    "to_list",
-]  # fmt: skip
 
 
 class Gradients(Mapping[str, Term]):
@@ -88,21 +81,25 @@ class Gradients(Mapping[str, Term]):
         return {name: shape_of(term) for name, term in self.items()}
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Gradients":
-        """Apply `change` to every tensor, factors included."""
+        """Apply `change` to every term, (V, *shape); factored ones are built for it."""
+        return Gradients({name: change(dense(term)) for name, term in self.items()})
+
+    def _map_factors(self, change: Callable[[Tensor], Tensor]) -> "Gradients":
+        # Only for what changes no value: half of both factors would be a quarter.
         return Gradients({name: map_term(term, change) for name, term in self.items()})
 
     def detach(self) -> "Gradients":
         """The same values, cut off from whatever made them."""
-        return self.map(Tensor.detach)
+        return self._map_factors(Tensor.detach)
 
     def to(self, *args, **kwargs) -> "Gradients":
         """Move or convert every tensor, as `Tensor.to`."""
-        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+        return self._map_factors(lambda tensor: tensor.to(*args, **kwargs))
 
     def take(self, victims: Tensor | slice | int) -> "Gradients":
         """Keep these victims, by index, mask or slice."""
         rows = keeping_axis(victims)
-        return self.map(lambda tensor: tensor[rows])
+        return self._map_factors(lambda tensor: tensor[rows])
 
     def squared_norms(self) -> Tensor:
         """(V, P); kept when constant, for a target is compared at every step."""

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from .exercise import HANDED_IN, HandedIn, NotSolved, unanswered
+from .verdicts import HANDED_IN, HandedIn, NotSolved, unanswered
 
 FEWEST = 25  # words; two or three sentences
 # About how many letters are a word, where there are no blanks; vowel signs above and

@@ -6,7 +6,7 @@ takes.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter
@@ -14,41 +14,30 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from precode_lib.clients import (
+from precode_lib.basics.resuming import Resumable
+from precode_lib.basics.validation import check_count, check_range
+from precode_lib.bottleneck import Loss, per_example_loss
+from precode_lib.data import Pictures
+from precode_lib.defenses import ClientStep, Defense, bytes_on_wire
+from precode_lib.federated import Observation
+from precode_lib.gradients import Gradients
+from precode_lib.training import (
+    LoadedPictures,
+    OptimizerFactory,
+    Randomness,
+    evaluate,
+    first_parameter,
+    make_optimizer,
+    set_gradients,
+    try_model,
+)
+
+from .participation import (
     Algorithm,
-    FedAvg,
-    FedSGD,
     Message,
-    Task,
-    iid_split,
-    label_skewed_split,
     observed,
     participate,
 )
-from precode_lib.data.pictures import Pictures
-from precode_lib.defenses import ClientStep, Defense, bytes_on_wire
-from precode_lib.evaluation import LoadedPictures, Loss, evaluate, first_parameter
-from precode_lib.federated import Observation
-from precode_lib.gradients import Gradients
-from precode_lib.loss import per_example_loss
-from precode_lib.protocols import OptimizerFactory, Randomness, make_optimizer
-from precode_lib.training import check_model, set_gradients
-from precode_lib.validation import check_count, check_range
-
-__all__ = [
-    "Algorithm",
-    "FedAvg",
-    "FedSGD",
-    "Federation",
-    "Message",
-    "OnMessage",
-    "Round",
-    "Task",
-    "iid_split",
-    "label_skewed_split",
-    "observed",
-    "participate",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +70,7 @@ OnMessage = Callable[
 ]  # round from 1, client, what it sent
 
 
-class Federation(Iterator[Round]):
+class Federation(Resumable[Round]):
     """Trains the server's model in place, round by round.
 
     Stop the loop whenever you like; `state_dict` resumes it elsewhere, to the last bit
@@ -129,7 +118,7 @@ class Federation(Iterator[Round]):
         _check_clients(clients, test, clients_per_round)
         check_count(rounds, "rounds")
         self.model, self.rounds, self.algorithm = model, rounds, algorithm
-        self.num_classes = check_model(model, test)
+        self.num_classes = try_model(model, test)
         self.on_message, self.labels_known = on_message, labels_known
         self.message_bytes, self.loss = message_bytes, loss
         self.participate = partial(
@@ -144,13 +133,10 @@ class Federation(Iterator[Round]):
         self._optimizer = make_optimizer(server, model)
         self.history: list[Round] = []
 
-    def __len__(self) -> int:
-        """Rounds that are left."""
+    def _left(self) -> int:
         return self.rounds - len(self.history)
 
-    def __next__(self) -> Round:
-        if len(self) <= 0:
-            raise StopIteration
+    def _advance(self) -> Round:
         start = perf_counter()
         chosen = self._choose()
         with self._torch.lent():
@@ -176,6 +162,14 @@ class Federation(Iterator[Round]):
         self.random.load_state_dict(state["random"])
         self._torch.load(state["torch"])
         self.history = [Round(**each) for each in state["history"]]
+
+    def _bar(self) -> dict:
+        done, total = len(self.history), self.rounds
+        return {"total": total, "initial": done, "unit": "round"}
+
+    def _note(self, step: Round) -> str:
+        loss, accuracy = step.train_loss, step.test_accuracy
+        return f"loss {loss:.3g}, accuracy {accuracy:.1%} test"
 
     def _choose(self) -> list[int]:
         order = torch.randperm(len(self._clients), generator=self.random.shuffle)

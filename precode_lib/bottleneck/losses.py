@@ -3,12 +3,16 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from precode_lib.sampling import kl_terms
-from precode_lib.validation import check_label_shape
+from precode_lib.basics.validation import check_label_shape
 
+from .sampling import kl_terms, quiet
+
+# Of each example: a model, (N, ...) and (N, ...) -> (N,).
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Model = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, classes)
 
 
@@ -54,6 +58,37 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             f"labels must lie in 0..{logits.shape[1] - 1}, as many as the model's "
             f"{logits.shape[1]} logits; got a label outside ({error})"
         ) from error
+
+
+def num_classes(model: nn.Module, images: Tensor) -> int:
+    """How many logits the model has for an image; see `rehearse`."""
+    return rehearse(model, images).shape[-1]
+
+
+def rehearse(model: nn.Module, images: Tensor) -> Tensor:
+    """What the model returns for these images, which it has to take.
+
+    It runs in the mode that it is in, and changes nothing: see `quiet`.
+    """
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    try:
+        with torch.no_grad(), quiet(model):
+            logits = functional_call(model, buffers, (images,))
+    except Exception as error:
+        raise ValueError(
+            f"the model does not take images {tuple(images.shape)} {images.dtype} "
+            f"({error}).{_other_dtype(model, images)}"
+        ) from error
+    check_is_tensor(logits)
+    return logits
+
+
+def _other_dtype(model: nn.Module, images: Tensor) -> str:
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if images.dtype in dtypes or not dtypes:
+        return ""
+    dtype = dtypes.pop()
+    return f" Its weights are {str(dtype).removeprefix('torch.')}: images.to({dtype})."
 
 
 def check_is_tensor(logits: object) -> None:

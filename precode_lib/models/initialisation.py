@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from precode_lib.validation import check_generator, check_range
+from precode_lib.basics.validation import check_generator, check_range
 
 # Fills the parameters of one Linear or Conv2d; None draws from torch's global RNG.
 Init = Callable[[nn.Module, torch.Generator | None], None]

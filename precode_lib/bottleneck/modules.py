@@ -10,38 +10,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from precode_lib.initialisation import built
-from precode_lib.insertion import Example, Names, inserted, per_place, places
-from precode_lib.loss import loss, per_example_loss
-from precode_lib.sampling import (
-    BITS_BETA,
-    NATS_PER_BIT,
+from precode_lib.basics.validation import check_count, check_range
+from precode_lib.models import built
+
+from .insertion import Example, Names, inserted, per_place, places
+from .sampling import (
     draw_noise,
-    kl_terms,
     kl_to_standard_normal,
     log_softplus,
-    noise_from,
     record_kl,
-    recorded_noise,
     softplus,
 )
-from precode_lib.validation import check_count, check_range
-
-__all__ = [
-    "BITS_BETA",
-    "NATS_PER_BIT",
-    "Bottleneck",
-    "ConvolutionalBottleneck",
-    "VariationalBottleneck",
-    "kl_terms",
-    "kl_to_standard_normal",
-    "loss",
-    "noise_from",
-    "per_example_loss",
-    "recorded_noise",
-    "with_cvb",
-    "with_precode",
-]
 
 
 class Bottleneck(nn.Module):

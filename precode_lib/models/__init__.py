@@ -1,0 +1,35 @@
+"""The networks of the papers, for any image size, and how their weights begin.
+
+`networks` are features → fc, so that a bottleneck reads `with_precode(model,
+before="fc")`; `initialisation` fills them.
+"""
+
+from .initialisation import Init, built, pytorch_default, uniform
+from .networks import (
+    DLG_INIT,
+    Activation,
+    Classifier,
+    convnet,
+    dmlp,
+    lenet,
+    mlp,
+    resnet,
+    resnet20_4,
+    smlp,
+)
+
+__all__ = [
+    "DLG_INIT",
+    "Activation",
+    "Classifier",
+    "Init",
+    "convnet",
+    "dmlp",
+    "lenet",
+    "mlp",
+    "pytorch_default",
+    "resnet",
+    "resnet20_4",
+    "smlp",
+    "uniform",
+]

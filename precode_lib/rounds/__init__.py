@@ -1,0 +1,36 @@
+"""Federated rounds: a server, its clients, and who listens.
+
+`splits` deals the pictures out, `participation` is what a client does in a round and
+what it sends, `federation` goes from round to round. `flower` does the same inside
+Flower, the framework; it is a door of its own, because only it needs Flower.
+"""
+
+from precode_lib.basics.resuming import progress
+
+from .federation import Federation, OnMessage, Round
+from .participation import (
+    Algorithm,
+    FedAvg,
+    FedSGD,
+    Message,
+    Task,
+    observed,
+    participate,
+)
+from .splits import iid_split, label_skewed_split
+
+__all__ = [
+    "Algorithm",
+    "FedAvg",
+    "FedSGD",
+    "Federation",
+    "Message",
+    "OnMessage",
+    "Round",
+    "Task",
+    "iid_split",
+    "label_skewed_split",
+    "observed",
+    "participate",
+    "progress",
+]
