@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from precode_lib import cli, data
-from precode_lib.experiments import SCALES, TABLES, Lab, Store, runner
-from precode_lib.experiments.running import Progress
+from precode_lib.experiments import SCALES, TABLES, Lab, Store, queue
+from precode_lib.experiments.one_cell import Progress
 
 SETTINGS = ("--quiet",)
 
@@ -41,7 +41,7 @@ def instant(monkeypatch):
         accuracies = {"train_accuracy": [0.5], "test_accuracy": [0.25]}
         return {"last": {"paper": paper}, **accuracies}
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     return ran
 
 
@@ -133,7 +133,7 @@ def test_failures_are_told_and_exit_with_1(folders, monkeypatch, capsys):
         raise RuntimeError("out of memory")
         yield
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     assert reproduce("table4", *folders) == cli.INCOMPLETE
     err = capsys.readouterr().err
     assert "and 7 more: RuntimeError: out of memory" in err
@@ -142,18 +142,18 @@ def test_failures_are_told_and_exit_with_1(folders, monkeypatch, capsys):
 def test_ctrl_c_exits_with_3_and_keeps_what_was_finished(
     folders, tmp_path, instant, monkeypatch, capsys
 ):
-    done = runner.run
+    done = queue.run
 
     def run(cell, lab, key, *, marks=()):
         if len(instant) == 3:
             raise KeyboardInterrupt
         return (yield from done(cell, lab, key, marks=marks))
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     assert reproduce("table4", *folders) == cli.STOPPED
     assert "the same command goes on from here" in capsys.readouterr().err
     assert len([*Store(tmp_path / "results" / "smoke")]) == 3
-    monkeypatch.setattr(runner, "run", done)
+    monkeypatch.setattr(queue, "run", done)
     assert reproduce("table4", *folders) == cli.OK
     assert len(instant) == 8
 
@@ -265,7 +265,7 @@ def test_a_full_disk_is_told_in_words_with_what_failed_for_it(
 
     monkeypatch.setattr(Store, "write", full)
     monkeypatch.setattr(cli, "_write_tables", full)
-    monkeypatch.setattr(runner, "run", lambda *_, **__: iter(()))
+    monkeypatch.setattr(queue, "run", lambda *_, **__: iter(()))
     assert reproduce("table4", *folders) == cli.MISUSED
     err = capsys.readouterr().err
     assert "and 7 more: OSError: [Errno" in err

@@ -27,8 +27,8 @@ from precode_lib.experiments import (
     rows,
     seconds,
 )
-from precode_lib.experiments.reading import Shelf
 from precode_lib.experiments.report import COLUMNS
+from precode_lib.experiments.shelf import Shelf
 from precode_lib.experiments.tables import reseeded
 
 TABLE2 = TABLES["table2"]

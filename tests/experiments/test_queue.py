@@ -15,12 +15,12 @@ from precode_lib.experiments import (
     cells,
     find,
     plan,
+    queue,
     reproduce,
-    runner,
     with_trainings,
 )
 from precode_lib.experiments.cells import key_of
-from precode_lib.experiments.running import weights_file
+from precode_lib.experiments.one_cell import weights_file
 from precode_lib.experiments.store import claimed
 
 
@@ -43,7 +43,7 @@ def ran(monkeypatch):
             torch.save({}, weights_file(cell, lab, mark))
         return {"fake": len(cells)}
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     return cells
 
 
@@ -163,7 +163,7 @@ def test_any_failure_is_one_cell_s_only(problem, store, lab, monkeypatch):
         return {}
         yield
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     assert settled(reproduce([ATTACK, ATS], store, lab)) == [
         (ATTACK, "failed"),
         (ATS, "finished"),
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_everything_and_gives_the_claim_back(store, lab, monkeypatch
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     with pytest.raises(KeyboardInterrupt):
         list(reproduce([ATTACK, ATS], store, lab))
     with claimed(lab.work, key_of(ATTACK, lab.digest(ATTACK))):
@@ -275,10 +275,10 @@ def test_seeds_on_other_pictures_than_the_newest_do_not_count(store):
 def test_a_worker_with_other_pictures_is_refused(lab, ran):
     key = key_of(ATTACK, "other pictures")
     with pytest.raises(ValueError, match="the worker's pictures"):
-        runner._run_remotely(Task(ATTACK, key), lab)
+        queue._run_remotely(Task(ATTACK, key), lab)
     assert ran == []
     key = key_of(ATTACK, lab.digest(ATTACK))
-    assert runner._run_remotely(Task(ATTACK, key), lab).key == key
+    assert queue._run_remotely(Task(ATTACK, key), lab).key == key
 
 
 def test_results_of_an_earlier_version_are_not_found(store, lab, ran, monkeypatch):

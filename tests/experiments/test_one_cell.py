@@ -17,9 +17,9 @@ from precode_lib.ats import Policy
 from precode_lib.ats_evaluation import IGA_ATS, adaptive, evaluate, plain
 from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE, Search
 from precode_lib.data import photos, victims
-from precode_lib.experiments import running
+from precode_lib.experiments import one_cell
 from precode_lib.experiments.lab import stream
-from precode_lib.experiments.running import run, weights_file
+from precode_lib.experiments.one_cell import run, weights_file
 from precode_lib.federated import observe
 from precode_lib.metrics import PAPER, UNIT, pair, reorder, score
 from precode_lib.protocols import PAPER as PAPER_TRAINING
@@ -115,7 +115,7 @@ def test_batches_are_judged_the_same_in_whatever_order_they_come_back(lab):
     pictures = victims(training_part(), 4)
     originals = pictures.pixels.unflatten(0, (2, 2))
     turned = originals.flip(1)
-    assert torch.equal(running._paired(pictures.pixels, turned), pictures.pixels)
+    assert torch.equal(one_cell._paired(pictures.pixels, turned), pictures.pixels)
 
 
 def test_a_training_is_the_paper_s_with_the_cell_s_epochs(lab):
@@ -186,7 +186,7 @@ def test_a_training_begun_without_marks_still_gives_the_right_weights(
     steps, lab, monkeypatch
 ):
     # Two of three steps of an epoch are in a checkpoint too.
-    monkeypatch.setattr(running, "_EVERY_STEPS", 2)
+    monkeypatch.setattr(one_cell, "_EVERY_STEPS", 2)
     stopped(TRAINING, lab, steps)
     result = result_of(TRAINING, lab, marks=(1,))
     kept = read_checkpoint(weights_file(TRAINING, lab, 1), lab.device)
@@ -197,8 +197,8 @@ def test_a_training_begun_without_marks_still_gives_the_right_weights(
 
 
 def test_a_checkpoint_within_an_epoch_is_not_taken_for_the_one_before(lab, monkeypatch):
-    monkeypatch.setattr(running, "_EVERY_STEPS", 2)
-    training = running._training(TRAINING, lab, "a-key")
+    monkeypatch.setattr(one_cell, "_EVERY_STEPS", 2)
+    training = one_cell._training(TRAINING, lab, "a-key")
     next(training)
     step, calls = training._step, []
 
@@ -211,7 +211,7 @@ def test_a_checkpoint_within_an_epoch_is_not_taken_for_the_one_before(lab, monke
     monkeypatch.setattr(training, "_step", fail)
     with pytest.raises(KeyboardInterrupt):
         next(training)
-    resumed = running._training(TRAINING, lab, "a-key")
+    resumed = one_cell._training(TRAINING, lab, "a-key")
     assert len(resumed.history) == 1
     assert resumed.state_dict()["running"]["num_steps"] == 2
     result_of(TRAINING, lab, marks=(1,))
@@ -334,7 +334,7 @@ def test_running_a_cell_leaves_the_global_generator_alone(lab):
 def test_results_hold_nothing_but_what_json_keeps(lab):
     for cell in (TRAINING, ATTACK, NOISE, ATS):
         result = result_of(cell, lab, cell.kind)
-        assert running.rounded(result) == result
+        assert one_cell.rounded(result) == result
 
 
 # --- on a GPU -------------------------------------------------------------------------
@@ -342,7 +342,7 @@ def test_results_hold_nothing_but_what_json_keeps(lab):
 
 def test_on_a_gpu_convolutions_are_not_rounded_to_tf32(lab, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(running, "_ats", lambda cell, lab: iter(()))
+    monkeypatch.setattr(one_cell, "_ats", lambda cell, lab: iter(()))
     on_cpu = list(run(ATS, lab, "a-key"))
     assert (on_cpu, torch.backends.cudnn.allow_tf32) == ([], True)
     list(run(ATS, replace(lab, device=torch.device("cuda")), "a-key"))

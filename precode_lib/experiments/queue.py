@@ -16,7 +16,7 @@ from precode_lib.data import MissingDataError
 from precode_lib.data.cache import atomic_file
 from precode_lib.experiments.cells import Cell, key_of
 from precode_lib.experiments.lab import Lab
-from precode_lib.experiments.running import Progress, forget, run, weights_file
+from precode_lib.experiments.one_cell import Progress, forget, run, weights_file
 from precode_lib.experiments.store import (
     BusyError,
     Finished,

@@ -19,7 +19,7 @@ from precode_lib.experiments import (
     as_csv,
     as_records,
 )
-from precode_lib.experiments.reading import (
+from precode_lib.experiments.shelf import (
     DEFENSES,
     METRICS,
     MODELS,
