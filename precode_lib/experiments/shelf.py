@@ -16,36 +16,18 @@ from torch import Tensor
 
 import precode_lib
 from precode_lib.data import Pictures
-from precode_lib.experiments.cells import AttackCell, Cell, TrainingCell
-from precode_lib.experiments.lab import Lab
+from precode_lib.experiments.cells import Cell, reseeded
+from precode_lib.experiments.gallery import Gallery
+from precode_lib.experiments.kinds.attack import AttackCell
+from precode_lib.experiments.kinds.training import TrainingCell
+from precode_lib.experiments.names.attacks import ATTACKS
+from precode_lib.experiments.names.defenses import DEFENSES
+from precode_lib.experiments.names.models import MODELS
 from precode_lib.experiments.protocol import Scale
-from precode_lib.experiments.queue import find
-from precode_lib.experiments.store import RESULTS, Finished, Store
-from precode_lib.experiments.tables import TABLES, Row, reseeded, rows
+from precode_lib.experiments.store import RESULTS, Finished, Store, find
+from precode_lib.experiments.tables import TABLES, Row, rows
 from precode_lib.metrics import SUCCESS_SSIM
 
-MODELS = {"smlp": "SMLP", "dmlp": "DMLP", "lenet": "LeNet", "resnet": "ResNet"}
-DEFENSES = {
-    "none": "none",
-    "ng-2": "noise 10⁻²",
-    "ng-3": "noise 10⁻³",
-    "gc": "pruning 10 %",
-    "ng-2-x10": "noise 10⁻¹ for 10⁻²",
-    "ng-3-x10": "noise 10⁻² for 10⁻³",
-    "gc-90": "pruning 90 %",
-    "gc-99": "pruning 99 %",
-    "gc-90-global": "pruning 90 %, all in one",
-    "precode": "PRECODE",
-}
-ATTACKS = {
-    "iga": "IGA",
-    "cpl": "CPL",
-    "dlg": "DLG, D as it is",
-    "dlg-e3": "DLG, 1,000 D",
-    "dlg-e6": "DLG, 1,000,000 D",
-    "dlg-free": "DLG, in any units",
-    "lbfgs": "L-BFGS, label known",
-}
 METRICS = {
     "mse": "MSE",
     "psnr": "PSNR, dB",
@@ -169,8 +151,8 @@ def side_by_side(
     heads += [METRICS.get(metric, metric) for metric in metrics]
     body = []
     for (setup, condition, attack), entries in lines.items():
-        names = [ATTACKS.get(attack, attack or "-")] if len(attacks) > 1 else []
-        names += [MODELS[setup.model], DEFENSES[setup.defense]]
+        names = [ATTACKS.title(attack) or "-"] if len(attacks) > 1 else []
+        names += [MODELS.title(setup.model), DEFENSES.title(setup.defense)]
         usual = PUBLISHED if attack else "training"
         names += [condition or usual] if has_variants else []
         cells = [_pair(entries[m]) if m in entries else "" for m in metrics]
@@ -208,7 +190,7 @@ def nearest(pictures: Pictures, among: Pictures) -> Tensor:
 
 def originals(cell: AttackCell) -> Tensor:
     """The pixels of a cell's victims; its data set must be here."""
-    return Lab(work=Path("unused")).victims(cell).pixels
+    return Gallery().victims(cell.setup.dataset, cell.victims).pixels
 
 
 def variant(cell: Cell, **changes) -> Cell:

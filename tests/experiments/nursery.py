@@ -24,9 +24,9 @@ from precode_lib.experiments import (
     Setup,
     Table,
     TrainingCell,
-    one_cell,
     queue,
 )
+from precode_lib.experiments.runs import training
 
 torch.set_num_threads(1)
 KILLS = 10
@@ -44,7 +44,7 @@ def prepare() -> None:
     splits = data.photos()
     data.photos = lambda: splits
     experiments.Lab = partial(Lab, every=0.005)
-    one_cell._EVERY_STEPS = 3
+    training.EVERY_STEPS = 3
     TABLES["killed"] = Table("killed", "", lambda scale: [TRAINED, TRAINING, ATTACK])
     TABLES["shared"] = Table("shared", "", lambda scale: [*SHORT, TRAINED])
 

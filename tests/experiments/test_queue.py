@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_cells import ATS, ATTACK, EVERY_KIND, TRAINED, TRAINING, of
+from tiny_cells import ATS, ATTACK, EVERY_KIND, TRAINED, TRAINING, of, raised
 
 from precode_lib.experiments import (
     Event,
@@ -12,7 +12,6 @@ from precode_lib.experiments import (
     Progress,
     Tally,
     Task,
-    cells,
     find,
     plan,
     queue,
@@ -255,6 +254,15 @@ def test_the_newest_counts_where_two_copies_of_a_data_set_were_used(store):
     assert find([ATTACK], store)[ATTACK].key == "newer"
 
 
+def test_of_two_of_one_day_the_later_counts(store):
+    day = "2026-02-01"
+    for key, time in (("a-later", "16:00:00"), ("b-earlier", "09:30:00"), ("c", "")):
+        finished = done(ATTACK, key, day)
+        made = {"date": day, **({"time": time} if time else {})}
+        store.write(replace(finished, made=made))
+    assert find([ATTACK], store)[ATTACK].key == "a-later"
+
+
 def test_seeds_on_other_pictures_than_the_newest_do_not_count(store):
     own, shipped = [{"name": "a", "fidelity": "lossless"}], [{"name": "a"}]
     for seed, date, pictures in (
@@ -283,7 +291,7 @@ def test_a_worker_with_other_pictures_is_refused(lab, ran):
 
 def test_results_of_an_earlier_version_are_not_found(store, lab, ran, monkeypatch):
     list(reproduce([ATTACK], store, lab))
-    monkeypatch.setitem(cells.RESULTS_VERSION, "attack", 2)
+    raised(monkeypatch, "attack", 2)
     assert find([ATTACK], store) == {}
     assert settled(reproduce([ATTACK], store, lab)) == [(ATTACK, "finished")]
 

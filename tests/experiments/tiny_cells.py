@@ -9,6 +9,7 @@ from precode_lib.experiments import (
     Setup,
     TrainingCell,
 )
+from precode_lib.experiments.cells import KINDS
 
 SETUP = Setup("photos", "smlp", "precode", width=16, k=4)
 TRAINING = TrainingCell(SETUP, epochs=3, train_pictures=130, test_pictures=20)
@@ -30,3 +31,9 @@ EVERY_KIND = {
 def of(cell, **changes):
     """The cell with another setup."""
     return replace(cell, setup=replace(cell.setup, **changes))
+
+
+def raised(monkeypatch, kind: str, version: int):
+    """Let the results of a kind be of another version."""
+    later = replace(KINDS[kind], version=version)
+    monkeypatch.setitem(KINDS.data, kind, later)
