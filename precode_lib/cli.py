@@ -1,36 +1,46 @@
 """`precode`: reproduce the paper's tables, show which results are there, mark hand-ins.
 
 Thin: it reads arguments, calls `precode_lib.experiments` or `precode_lib.grading`, and
-prints. Exit codes: 0 all is well, 1 some cells could not be run, or some hand-ins not
-to their end, 2 the command was not understood, or something it needs is missing, 3
-stopped before the end (what was finished is kept).
+prints. What needs torch is imported by the command that needs it: help and results
+come at once.
 """
 
 import argparse
-import logging
 import os
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import precode_lib
+from precode_lib.experiments import (
+    RESULTS,
+    SCALES,
+    TABLES,
+    Store,
+    as_csv,
+    as_json,
+    as_page,
+    cells_of,
+    default_folder,
+    find,
+    make_writable,
+    records,
+    write_tables,
+)
 
 if TYPE_CHECKING:
-    from precode_lib.experiments import (
-        Cell,
-        Event,
-        Finished,
-        Scale,
-        Store,
-        Table,
-        Tally,
-    )
+    from precode_lib.experiments import Event, Table, Tally
 
+_SUMMARY = "Reproduce the paper's tables, show which results are there, mark hand-ins."
+_CODES = (
+    "Exit codes: 0 all is well, 1 some cells could not be run, or some hand-ins not to "
+    "their end, 2 the command was not understood, or something it needs is missing, 3 "
+    "stopped before the end (what was finished is kept)."
+)
 OK, INCOMPLETE, MISUSED, STOPPED = 0, 1, 2, 3
 _MOST_REMARKS = 20  # on a terminal; the report has all
 # What is cut off where the terminal ends is the end of the postfix. No remaining time:
@@ -41,7 +51,7 @@ _BAR = "{n_fmt}/{total_fmt} cells |{bar:12}| {elapsed}{postfix}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
     try:
-        options = _parser().parse_args(arguments)  # imports torch: seconds
+        options = _parser().parse_args(arguments)
         return options.command(options)
     except KeyboardInterrupt:
         print(
@@ -58,12 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from precode_lib.experiments import RESULTS, SCALES, TABLES
-
-    # The docstring's middle is for those who read the code.
-    first, *_ = __doc__.splitlines()
-    codes = __doc__[__doc__.index("Exit codes") :]
-    parser = argparse.ArgumentParser(prog="precode", description=first, epilog=codes)
+    parser = argparse.ArgumentParser(
+        prog="precode", description=_SUMMARY, epilog=_CODES
+    )
     parser.add_argument(
         "--version", action="version", version=f"precode {precode_lib.__version__}"
     )
@@ -248,20 +255,28 @@ def _cost(step, jobs: int) -> str:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from precode_lib.experiments import SCALES, Lab, Store, Tally, find
+    from precode_lib.experiments import (
+        Lab,
+        Tally,
+        default_work,
+        forecast,
+        is_idle,
+        lend_client,
+        run_on,
+    )
 
     scale = SCALES[options.scale]
-    chosen = _with_seeds(scale, options.seeds)
-    tables = _tables(options.table)
-    cells = _cells(tables, chosen)
-    results = _results_folder(options)
-    store = Store(results / scale.name)
+    chosen = scale if options.seeds is None else replace(scale, seeds=options.seeds)
+    tables, results = _tables(options.table), _results_folder(options)
+    cells, store = cells_of(tables, chosen), Store(results / scale.name)
     lab = Lab(
-        work=_absolute(options.work) or _work_folder(),
+        work=_absolute(options.work) or default_work(),
         data=_existing(options.data),
         device=_device(options.device, is_here=options.scheduler is None),
     )
-    number = _announce(cells, find(cells, store), store, options)
+    ahead = forecast(cells, store)
+    announced = f"{options.table} at scale {scale.name}: {ahead}"
+    print(announced, file=sys.stderr, flush=True)
     if options.dry_run:
         return OK
     _make_writable(store.folder, options.results, "--results")
@@ -269,25 +284,28 @@ def _reproduce(options: argparse.Namespace) -> int:
         _make_writable(lab.work, options.work, "--work")
     print(f"Cells are kept in {store.folder}, tables beside it.", file=sys.stderr)
     tally = Tally()
-    with _client(options) as client, _bar(number, options) as show:
-        for event in _events(client, cells, store, lab):
+    with (
+        lend_client(options.workers, options.scheduler) as client,
+        _bar(ahead.total, options) as show,
+    ):
+        if client is not None and is_idle(client):
+            print("No workers are there yet; cells wait.", file=sys.stderr)
+        for event in run_on(client, cells, store, lab):
             tally.add(event)
             show(event, tally)
-    found = find([*_cells(tables, scale), *cells], store)
+    found = find([*cells_of(tables, scale), *cells], store)
     try:
-        _write_tables(tables, scale, found, results)
+        write_tables(tables, scale, found, results)
         if options.form:
-            _print_records(_records(tables, chosen, found), options.form)
+            _print_records(records(tables, chosen, found), options.form)
         else:
-            _print_tables(tables, chosen, found)
+            print(as_page(tables, chosen, found), end="")
     finally:  # why cells failed may be why this does: a full disk
         _report_problems(tally)
     return OK if tally.is_complete else INCOMPLETE
 
 
 def _results(options: argparse.Namespace) -> int:
-    from precode_lib.experiments import SCALES, Store, find
-
     folder, tables = _results_folder(options), _tables(options.table)
     if options.results and not folder.is_dir():
         raise FileNotFoundError(
@@ -295,35 +313,27 @@ def _results(options: argparse.Namespace) -> int:
             "`precode reproduce` was given."
         )
     names = [options.scale] if options.scale else ["paper", "lite", "smoke"]
-    records = []
+    made = []
     for scale in (SCALES[name] for name in names):
-        cells = _cells(tables, scale)
+        cells = cells_of(tables, scale)
         found = find(cells, Store(folder / scale.name))
         if found or options.scale:
-            records += _records(tables, scale, found)
+            made += records(tables, scale, found)
         if not options.form:
             print(f"{scale.name}: {len(found)} of {len(cells)} cells are there.")
             if found or options.scale:
-                _print_tables(tables, scale, found)
+                print(as_page(tables, scale, found), end="")
     if options.form:
-        _print_records(records, options.form)
+        _print_records(made, options.form)
     return OK
 
 
-def _cells(tables: "list[Table]", scale: "Scale") -> "list[Cell]":
-    return list(dict.fromkeys(c for t in tables for c in t.all_cells(scale)))
-
-
 def _tables(name: str) -> "list[Table]":
-    from precode_lib.experiments import TABLES
-
     return list(TABLES.values()) if name == "all" else [TABLES[name]]
 
 
-def _with_seeds(scale: "Scale", seeds: tuple[int, ...] | None) -> "Scale":
-    from dataclasses import replace
-
-    return scale if seeds is None else replace(scale, seeds=seeds)
+def _results_folder(options: argparse.Namespace) -> Path:
+    return Path(options.results) if options.results else default_folder()
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -366,129 +376,23 @@ def _existing(path: str | None) -> Path | None:
     return folder
 
 
+def _device(name: str, *, is_here: bool):
+    from precode_lib.experiments import device_named
+
+    try:
+        return device_named(name, is_here=is_here)
+    except ValueError as problem:
+        raise ValueError(f"--device {problem}") from problem
+
+
 def _make_writable(folder: Path, named: str | None, option: str) -> None:
     """Find out now, not when the first cell has been run and cannot be kept."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable(folder)
     except OSError as problem:
         raise ValueError(
             f"{option} {named or folder} cannot be written to: {problem.strerror}."
         ) from problem
-
-
-def _device(name: str, *, is_here: bool = True):
-    """The device; tried here unless other machines do the work."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if is_here:
-            torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        raise ValueError(f"--device {name} cannot be used here: {problem}") from problem
-    return device
-
-
-def _results_folder(options: argparse.Namespace) -> Path:
-    """The folder of results: named, or that of the repository, or one below here."""
-    from precode_lib.experiments import RESULTS
-
-    if options.results:
-        return Path(options.results)
-    repository = Path(precode_lib.__file__).parents[1]
-    is_checkout = (repository / "pyproject.toml").exists()
-    return (repository if is_checkout else Path.cwd()) / RESULTS
-
-
-def _work_folder() -> Path:
-    from precode_lib.data import cache_folder
-
-    return cache_folder() / "unfinished"
-
-
-def _announce(
-    cells: "list[Cell]", found: "dict[Cell, Finished]", store: "Store", options
-) -> int:
-    """Say what the command will cost, before it starts; returns how many cells."""
-    from precode_lib.experiments import in_words, seconds, with_trainings
-
-    known = list(store)
-    left = [cell for cell in cells if cell not in found]
-    to_run = with_trainings(left)
-    first = f" after {len(to_run) - len(left)} trainings" if to_run != left else ""
-    total = sum(seconds(cell, known) for cell in to_run)
-    cost = f"{first}, about {in_words(total)} of one core" if left else ""
-    print(
-        f"{options.table} at scale {options.scale}: {len(cells)} cells, "
-        f"{len(found)} finished, {len(left)} to run{cost}.",
-        file=sys.stderr,
-        flush=True,
-    )
-    return len(found) + len(to_run)
-
-
-@contextmanager
-def _client(options: argparse.Namespace) -> Iterator:
-    """A Dask client where several processes are asked for, else None."""
-    if options.scheduler is None and options.workers <= 1:
-        yield None
-        return
-    try:
-        from distributed import Client, LocalCluster
-    except ModuleNotFoundError as problem:
-        raise ValueError(
-            "several workers need Dask: pip install 'precode-lib[cluster]'."
-        ) from problem
-    if options.scheduler is not None:
-        _check_address(options.scheduler)
-        try:
-            client = Client(options.scheduler, set_as_default=False)
-        except OSError as problem:
-            raise ValueError(
-                f"there is no scheduler at {options.scheduler}: {problem}."
-            ) from problem
-        with client:
-            if not client.scheduler_info()["workers"]:
-                print("No workers are there yet; cells wait.", file=sys.stderr)
-            yield client
-        return
-    # Ctrl+C goes to all processes of a terminal. Workers inherit that it is not theirs,
-    # and end without a page of tracebacks when this process tells them to.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        local = LocalCluster(
-            n_workers=options.workers, threads_per_worker=1, dashboard_address=None
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with local, Client(local, set_as_default=False) as client:
-        yield client
-        # With torch in it, a process needs seconds to end: nothing to be warned of.
-        logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
-
-
-def _check_address(address: str) -> None:
-    """Refuse what is no address at once; Dask's client would take a minute to end."""
-    from distributed.comm import get_address_host_port
-
-    try:
-        get_address_host_port(address)
-    except ValueError as problem:
-        raise ValueError(
-            f"--scheduler wants an address such as tcp://host:8786: {problem}."
-        ) from problem
-
-
-def _events(client, cells, store, lab) -> "Iterator[Event]":
-    from precode_lib.experiments import reproduce, reproduce_with
-
-    if client is None:
-        return reproduce(cells, store, lab)
-    return reproduce_with(client, cells, store, lab)
 
 
 @contextmanager
@@ -511,50 +415,13 @@ def _bar(total: int, options: argparse.Namespace) -> Iterator:
         yield show
 
 
-def _write_tables(tables, scale, found, results: Path) -> None:
-    """One tidy CSV per table beside the cells, of all seeds."""
-    from precode_lib.basics.files import atomic_file
-    from precode_lib.experiments import as_csv
-
-    for table in tables:
-        records = _records([table], scale, found)
-        with atomic_file(results / f"{table.name}-{scale.name}.csv") as partial:
-            partial.write_text(as_csv(records), encoding="utf-8")
-
-
-def _records(tables, scale, found) -> list[dict]:
-    from precode_lib.experiments import as_records, rows
-
-    pairs = ((table, rows(table, scale, found)) for table in tables)
-    return [record for t, r in pairs for record in as_records(t, scale.name, r)]
-
-
-def _print_records(records, form: str) -> None:
-    from precode_lib.experiments import as_csv, as_json
-
-    print(as_json(records) + "\n" if form == "json" else as_csv(records), end="")
-
-
-def _print_tables(tables, scale, found) -> None:
-    from precode_lib.experiments import as_text, rows
-
-    for table in tables:
-        print(f"\n{as_text(table, scale.name, rows(table, scale, found))}")
-    if scale.stand_in:
-        print(
-            f"\nScale {scale.name} tries everything once, on other pictures "
-            f"({scale.stand_in}) and for a few steps: its numbers mean nothing."
-        )
+def _print_records(made: Sequence[dict], form: str) -> None:
+    print(as_json(made) + "\n" if form == "json" else as_csv(made), end="")
 
 
 def _report_problems(tally: "Tally") -> None:
-    """Each problem once, however many cells have it."""
-    cells_of: dict[str, list[str]] = {}
-    for cell, problem in tally.problems.items():
-        cells_of.setdefault(problem, []).append(cell)
-    for problem, cells in cells_of.items():
-        more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
-        print(f"\nnot run: {cells[0]}{more}: {problem}", file=sys.stderr)
+    for line in tally.complaints:
+        print(f"\n{line}", file=sys.stderr)
     if tally.counts.get("missing"):
         print("This command also looks in --data FOLDER.", file=sys.stderr)
 

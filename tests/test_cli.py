@@ -2,6 +2,7 @@
 
 import errno
 import json
+import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from precode_lib import cli, data
-from precode_lib.experiments import SCALES, TABLES, Lab, Progress, Store, runner
+from precode_lib import cli, data, experiments
+from precode_lib.experiments import (
+    SCALES,
+    TABLES,
+    Gallery,
+    Progress,
+    Store,
+    device_named,
+    queue,
+)
 
 SETTINGS = ("--quiet",)
 
@@ -40,7 +49,7 @@ def instant(monkeypatch):
         accuracies = {"train_accuracy": [0.5], "test_accuracy": [0.25]}
         return {"last": {"paper": paper}, **accuracies}
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     return ran
 
 
@@ -116,13 +125,13 @@ def test_missing_data_is_named_once_with_how_to_get_it(folders, capsys):
 
 def test_a_folder_of_data_reaches_the_lab(folders, tmp_path, monkeypatch):
     seen = []
-    original = Lab.path_of
+    original = Gallery.path_of
 
     def path_of(self, name):
         seen.append((self.data, name))
         return original(self, name)
 
-    monkeypatch.setattr(Lab, "path_of", path_of)
+    monkeypatch.setattr(Gallery, "path_of", path_of)
     reproduce("table3a", "--scale", "lite", "--data", str(tmp_path), *folders)
     assert set(seen) == {(tmp_path, "cifar100")}
 
@@ -132,7 +141,7 @@ def test_failures_are_told_and_exit_with_1(folders, monkeypatch, capsys):
         raise RuntimeError("out of memory")
         yield
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     assert reproduce("table4", *folders) == cli.INCOMPLETE
     err = capsys.readouterr().err
     assert "and 7 more: RuntimeError: out of memory" in err
@@ -141,18 +150,18 @@ def test_failures_are_told_and_exit_with_1(folders, monkeypatch, capsys):
 def test_ctrl_c_exits_with_3_and_keeps_what_was_finished(
     folders, tmp_path, instant, monkeypatch, capsys
 ):
-    done = runner.run
+    done = queue.run
 
     def run(cell, lab, key, *, marks=()):
         if len(instant) == 3:
             raise KeyboardInterrupt
         return (yield from done(cell, lab, key, marks=marks))
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     assert reproduce("table4", *folders) == cli.STOPPED
     assert "the same command goes on from here" in capsys.readouterr().err
     assert len([*Store(tmp_path / "results" / "smoke")]) == 3
-    monkeypatch.setattr(runner, "run", done)
+    monkeypatch.setattr(queue, "run", done)
     assert reproduce("table4", *folders) == cli.OK
     assert len(instant) == 8
 
@@ -237,7 +246,7 @@ def test_a_scheduler_without_workers_is_told(folders, monkeypatch, instant, caps
             return {"workers": {}}
 
     monkeypatch.setattr(distributed, "Client", lambda address, **_: Idle())
-    monkeypatch.setattr(cli, "_events", lambda *_: [])
+    monkeypatch.setattr(experiments, "run_on", lambda *_: [])
     reproduce("table4", "--scheduler", "tcp://host:8786", *folders)
     assert "No workers are there yet" in capsys.readouterr().err
 
@@ -263,8 +272,8 @@ def test_a_full_disk_is_told_in_words_with_what_failed_for_it(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Store, "write", full)
-    monkeypatch.setattr(cli, "_write_tables", full)
-    monkeypatch.setattr(runner, "run", lambda *_, **__: iter(()))
+    monkeypatch.setattr(cli, "write_tables", full)
+    monkeypatch.setattr(queue, "run", lambda *_, **__: iter(()))
     assert reproduce("table4", *folders) == cli.MISUSED
     err = capsys.readouterr().err
     assert "and 7 more: OSError: [Errno" in err
@@ -281,7 +290,7 @@ def test_ctrl_c_while_torch_is_imported_is_no_traceback(monkeypatch, capsys):
 
 
 def test_a_device_of_other_machines_is_not_tried_here():
-    assert str(cli._device("cuda:99", is_here=False)) == "cuda:99"
+    assert str(device_named("cuda:99", is_here=False)) == "cuda:99"
 
 
 def test_a_damaged_result_is_named_and_exits_with_2(folders, tmp_path, capsys):
@@ -378,3 +387,51 @@ def test_several_workers_without_dask_are_explained(folders, monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert reproduce("table4", "--workers", "2", *folders) == cli.MISUSED
     assert "pip install 'precode-lib[cluster]'" in capsys.readouterr().err
+
+
+def in_a_process(*arguments):
+    """The command in a new process, which says last whether it imported torch."""
+    code = (
+        "import sys\n"
+        "from precode_lib import cli\n"
+        "try:\n"
+        f"    code = cli.main({list(arguments)!r})\n"
+        "except SystemExit as end:\n"
+        "    code = end.code\n"
+        "print(code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["reproduce", "--help"],
+        ["grade", "--help"],
+        ["results", "table1"],
+        ["results", "--scale", "lite", "--csv"],
+        ["results", "units", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_results_come_without_torch(arguments):
+    out = in_a_process(*arguments)
+    assert len(out) > 20
+    assert out.splitlines()[-1] == "0 False"
+
+
+def test_a_command_that_runs_cells_has_torch():
+    out = in_a_process("reproduce", "table4", "--dry-run")
+    assert out.splitlines()[-1] == "0 True"
+
+
+def test_the_command_works_without_its_docstrings():
+    # `python -OO` takes them away, and with them a help that was cut out of one.
+    command = [sys.executable, "-OO", "-m", "precode_lib.cli", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 stopped" in " ".join(done.stdout.split())

@@ -1,52 +1,122 @@
 """The paper's tables and figures, reproduced cell by cell, at three scales.
 
-`protocol` says what there is to run, `tables` which cells make which table, `runner`
-runs them (here, or on a Dask cluster), `store` keeps them, `report` writes them down.
-The command line is `precode reproduce` and `precode results`.
+`protocol` says what there is to run, `tables` which cells make which table, `kinds` all
+about each kind of cell, `names` what the names in a cell stand for. `queue` runs many
+cells (here, or on a Dask cluster), `one_cell` one of them, in a `lab`; `store` keeps
+them, `shelf` and `report` read them again. The command line is `precode reproduce` and
+`precode results`; README.md beside this file is the manual.
 """
 
+import importlib
+import typing
+
 from precode_lib.experiments.cells import (
-    AtsCell,
-    AttackCell,
+    KINDS,
     Cell,
-    NoiseCell,
+    Kind,
+    Progress,
+    Reading,
     Setup,
-    TrainingCell,
+    add_kind,
 )
 from precode_lib.experiments.costs import in_words, seconds
-from precode_lib.experiments.lab import DATASETS, Lab
+from precode_lib.experiments.kinds.ats import AtsCell
+from precode_lib.experiments.kinds.attack import AttackCell
+from precode_lib.experiments.kinds.noise import NoiseCell
+from precode_lib.experiments.kinds.training import TrainingCell
+from precode_lib.experiments.names.attacks import ATTACKS, Attack
+from precode_lib.experiments.names.datasets import DATASETS, Dataset, Published
+from precode_lib.experiments.names.defenses import DEFENSES, Defended
+from precode_lib.experiments.names.models import MODELS, Architecture, Pace
+from precode_lib.experiments.names.registry import Registry
 from precode_lib.experiments.protocol import LITE, PAPER, SCALES, SMOKE, Scale
-from precode_lib.experiments.report import as_csv, as_json, as_records, as_text
-from precode_lib.experiments.runner import (
-    Event,
-    Tally,
-    Task,
-    find,
-    plan,
-    reproduce,
-    reproduce_with,
-    with_trainings,
+from precode_lib.experiments.report import (
+    as_csv,
+    as_json,
+    as_page,
+    as_records,
+    as_text,
+    records,
+    write_tables,
 )
-from precode_lib.experiments.running import Progress
-from precode_lib.experiments.store import RESULTS, Finished, Store
-from precode_lib.experiments.tables import TABLES, Row, Table, rows
+from precode_lib.experiments.store import (
+    RESULTS,
+    Finished,
+    Store,
+    default_folder,
+    find,
+    make_writable,
+)
+from precode_lib.experiments.tables import TABLES, Row, Table, cells_of, rows
+
+if typing.TYPE_CHECKING:
+    from precode_lib.experiments.bench import Bench, Found
+    from precode_lib.experiments.gallery import Gallery
+    from precode_lib.experiments.lab import Lab
+    from precode_lib.experiments.queue import (
+        Event,
+        Tally,
+        Task,
+        plan,
+        reproduce,
+        reproduce_with,
+        with_trainings,
+    )
+
+# What needs torch comes when it is asked for: to read results is quick. What is not in
+# the list below is for the command line.
+_LATER = {
+    "Bench": "bench",
+    "Event": "queue",
+    "Found": "bench",
+    "Gallery": "gallery",
+    "Lab": "lab",
+    "Tally": "queue",
+    "Task": "queue",
+    "default_work": "lab",
+    "device_named": "lab",
+    "forecast": "queue",
+    "is_idle": "cluster",
+    "lend_client": "cluster",
+    "plan": "queue",
+    "reproduce": "queue",
+    "reproduce_with": "queue",
+    "run_on": "cluster",
+    "with_trainings": "queue",
+}
 
 __all__ = [
+    "ATTACKS",
     "DATASETS",
+    "DEFENSES",
+    "KINDS",
     "LITE",
+    "MODELS",
     "PAPER",
     "RESULTS",
     "SCALES",
     "SMOKE",
     "TABLES",
+    "Architecture",
     "AtsCell",
+    "Attack",
     "AttackCell",
+    "Bench",
     "Cell",
+    "Dataset",
+    "Defended",
     "Event",
     "Finished",
+    "Found",
+    "Gallery",
+    "Kind",
     "Lab",
     "NoiseCell",
+    "Pace",
     "Progress",
+    "Published",
+    "Reading",
+    "Registry",
     "Row",
     "Scale",
     "Setup",
@@ -55,6 +125,7 @@ __all__ = [
     "Tally",
     "Task",
     "TrainingCell",
+    "add_kind",
     "as_csv",
     "as_json",
     "as_records",
@@ -68,3 +139,16 @@ __all__ = [
     "seconds",
     "with_trainings",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs torch when somebody wants it (PEP 562)."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,17 +2,23 @@
 
 A cell holds everything that determines its result except the pictures themselves,
 whose digest joins it in `key_of`. Cells are plain values: they travel to other
-machines, and two equal ones are the same cell.
+machines, and two equal ones are the same cell. What there is to know about a kind of
+cell is one record, its `Kind`; the library's own lie in `kinds`, one file each.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-# Raise a kind's number whenever its results may change: finished cells of the old
-# number are then run anew. A test pins a small result of each kind as a reminder.
-RESULTS_VERSION = {"training": 1, "attack": 1, "noise": 1, "ats": 1}
+from precode_lib.experiments.names.models import MODELS
+from precode_lib.experiments.names.registry import Registry
+
+if TYPE_CHECKING:
+    from precode_lib.data import Pictures
+    from precode_lib.experiments.gallery import Gallery
+
 BEFORE_FC = ("before fc",)
 
 
@@ -21,12 +27,12 @@ class Setup:
     """A model, what it is fed with, and how it is defended.
 
     Args:
-        dataset: a name that `Lab` knows.
-        model: smlp, dmlp, lenet or resnet.
-        defense: none, precode, ng-2, ng-3 or gc; or another reading of one of these
-            three, such as ng-2-x10 (ten times the noise) or gc-90 (90 % pruned).
+        dataset: a name in `DATASETS`.
+        model: a name in `MODELS`.
+        defense: a name in `DEFENSES`.
         seed: of the weights, the noise and the attack's start.
-        width: of the hidden layers or, for resnet, of its first stage.
+        width: of the hidden layers or, for resnet, of its first stage; None for the
+            model's usual one. LeNet has no other.
         init: published or pytorch; they differ for lenet.
         k: size of PRECODE's code.
         beta: weight of the KL in bits, as in the paper.
@@ -37,7 +43,7 @@ class Setup:
     model: str
     defense: str = "none"
     seed: int = 0
-    width: int = 1024
+    width: int | None = None
     init: str = "published"
     k: int = 256
     beta: float = 1e-3
@@ -51,6 +57,7 @@ class Setup:
         # Equal cells have equal names: 1 == 1.0, but JSON writes them differently.
         object.__setattr__(self, "places", tuple(self.places))
         object.__setattr__(self, "beta", float(self.beta))
+        object.__setattr__(self, "width", _width(self.model, self.width))
 
     def __str__(self) -> str:
         usual = Setup(self.dataset, self.model)
@@ -64,122 +71,101 @@ class Setup:
         return " ".join(parts)
 
 
-@dataclass(frozen=True)
-class TrainingCell:
-    """Train a model and note loss and accuracy after every epoch.
+class Cell:
+    """One number's worth of work: what every kind of cell is.
 
-    Args:
-        epochs: how many.
-        train_pictures: how many to learn from, of every class alike; None for all.
-        test_pictures: likewise, to test with.
+    A kind's cells are frozen dataclasses of plain values, whose first field is the
+    `setup`, and whose `kind` is a name of their own.
     """
 
-    kind: ClassVar[str] = "training"
+    kind: ClassVar[str]
     setup: Setup
-    epochs: int
-    train_pictures: int | None = None
-    test_pictures: int | None = None
-
-    def __str__(self) -> str:
-        return f"train {self.setup}, {self.epochs} epochs"
-
-
-@dataclass(frozen=True)
-class AttackCell:
-    """Attack the gradients of a set of victims.
-
-    Args:
-        attack: iga or cpl, with the settings of Scheliga et al. 2022; dlg, also in
-            other units (dlg-e3, dlg-e6, dlg-free); or lbfgs.
-        victims: how many pictures.
-        batch_size: pictures that share one gradient.
-        iterations: of the search.
-        patience: steps without a lower objective after which a victim's search ends.
-        epoch: how long the model was trained before; 0 is at random initialisation.
-        training: which training that was; None at epoch 0.
-        lr: of the attack's optimizer; the paper prints 0.01 for Adam.
-        shows: whether some reconstructions are kept as pictures.
-    """
-
-    kind: ClassVar[str] = "attack"
-    setup: Setup
-    attack: str = "iga"
-    victims: int = 128
-    batch_size: int = 1
-    iterations: int = 7_000
-    patience: int = 1_200
+    # What has to be run first, and after how many of its epochs this begins; a kind
+    # that starts from a training has fields of these names.
+    training: "Cell | None" = None
     epoch: int = 0
-    training: TrainingCell | None = None
-    lr: float = 0.01
-    shows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a cell is.
+
+    Args:
+        done: steps made, in this run or an earlier one.
+        total: steps in all, at most.
+        note: for people.
+    """
+
+    done: int
+    total: int
+    note: str = ""
+
+
+# Whoever loops over it owns the bar and the stop button; it returns the result.
+Run = Generator[Progress, None, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the result of a cell becomes rows of a table.
+
+    Args:
+        metrics: the name of each row's metric -> from the result to its value.
+        printed: what the paper prints, by metric.
+        attack: who attacks; empty where nobody does.
+        condition: what else distinguishes the row, in words.
+    """
+
+    metrics: Mapping[str, Callable[[Mapping[str, Any]], float]]
+    printed: Mapping[str, float | None]
+    attack: str = ""
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All there is to know about a kind of cell.
+
+    Args:
+        cell: the class of its cells.
+        pictures: (cell, gallery) -> the collections that it works on: they are part of
+            its name, and its result says which they were.
+        run: (cell, bench) -> its progress, and in the end the result: what JSON keeps,
+            without times and dates.
+        read: (cell, scale) -> how the result becomes rows of a table.
+        cost: cell -> about how many seconds of one processor core.
+        version: of its results. Raise it whenever they may change: finished cells of
+            the old number are then run anew. A test pins a small result of each kind
+            as a reminder.
+    """
+
+    cell: type[Cell]
+    pictures: "Callable[[Any, Gallery], Sequence[Pictures]]"
+    run: Callable[[Any, Any], Run]
+    read: Callable[[Any, Any], Reading]
+    cost: Callable[[Any], float]
+    version: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lr", float(self.lr))
-        if self.victims % self.batch_size:
-            raise ValueError(
-                f"{self.victims} victims do not fill batches of {self.batch_size}; "
-                "choose a multiple."
+        is_cell = isinstance(self.cell, type) and issubclass(self.cell, Cell)
+        if not (is_cell and is_dataclass(self.cell) and hasattr(self.cell, "kind")):
+            raise TypeError(
+                "a kind's cell is a frozen dataclass that inherits from Cell and has "
+                f"a `kind` of its own, got {self.cell!r}."
             )
-        _check_trained(self)
-
-    def __str__(self) -> str:
-        extra = f", batches of {self.batch_size}" if self.batch_size > 1 else ""
-        extra += f", after {self.epoch} epochs" if self.epoch else ""
-        extra += f", lr {self.lr:g}" if self.lr != 0.01 else ""
-        return f"{self.attack} on {self.setup}, {self.victims} victims{extra}"
 
 
-@dataclass(frozen=True)
-class NoiseCell:
-    """Compare the gradients of a picture under one draw of noise and under another.
-
-    Args:
-        victims: how many pictures, each with a gradient of its own.
-        draws: of each gradient; every one is compared with the one before.
-        epoch: how long the model was trained before; 0 is at random initialisation.
-        training: which training that was; None at epoch 0.
-    """
-
-    kind: ClassVar[str] = "noise"
-    setup: Setup
-    victims: int = 128
-    draws: int = 6
-    epoch: int = 0
-    training: TrainingCell | None = None
-
-    def __post_init__(self) -> None:
-        _check_trained(self)
-
-    def __str__(self) -> str:
-        extra = f", after {self.epoch} epochs" if self.epoch else ""
-        return f"noise of {self.setup}, {self.victims} victims{extra}"
+KINDS: Registry[Kind] = Registry("kind of cell", Kind, {})
 
 
-@dataclass(frozen=True)
-class AtsCell:
-    """Attack pictures under a transformation policy, with or without adapting to it.
-
-    Args:
-        policy: numbers of operations such as "3-1-7"; -1 for none.
-        adaptive: whether the attacker searches through the transformation.
-    """
-
-    kind: ClassVar[str] = "ats"
-    setup: Setup
-    policy: str = "-1"
-    adaptive: bool = False
-    victims: int = 100
-    iterations: int = 4_800
-
-    def __str__(self) -> str:
-        attacker = "adaptive" if self.adaptive else "plain"
-        return f"ats {self.policy}, {attacker}, {self.setup}"
+def add_kind(kind: Kind) -> None:
+    """Make a kind of cell known, by the name that its cells carry."""
+    KINDS[kind.cell.kind] = kind
 
 
-Cell = TrainingCell | AttackCell | NoiseCell | AtsCell
-KINDS: dict[str, type] = {
-    c.kind: c for c in (TrainingCell, AttackCell, NoiseCell, AtsCell)
-}
+def kind_of(cell: Cell) -> Kind:
+    """The record of a cell's kind."""
+    return KINDS.named(cell.kind)
 
 
 def to_dict(cell: Cell) -> dict[str, Any]:
@@ -190,15 +176,11 @@ def to_dict(cell: Cell) -> dict[str, Any]:
 def from_dict(entry: dict[str, Any]) -> Cell:
     """The cell of a `to_dict`; refuses fields and kinds that it does not know."""
     entry = dict(entry)
-    kind = KINDS.get(entry.pop("kind"))
-    if kind is None:
-        raise ValueError(f"a cell's kind is one of {', '.join(KINDS)}.")
-    setup = _made(Setup, entry.pop("setup"))
+    kind = KINDS.named(entry.pop("kind"))
     if entry.get("training") is not None:
-        training = dict(entry["training"])
-        inner = _made(Setup, training.pop("setup"))
-        entry["training"] = _made(TrainingCell, training, setup=inner)
-    return _made(kind, entry, setup=setup)
+        # It is written without its kind: only trainings are started from.
+        entry["training"] = from_dict({"kind": "training", **entry["training"]})
+    return _made(kind.cell, entry, setup=_made(Setup, entry.pop("setup")))
 
 
 def key_of(cell: Cell, data_digest: str) -> str:
@@ -218,17 +200,40 @@ def version_of(cell: Cell) -> int:
 
     Both numbers only ever rise, so no sum of them comes twice.
     """
-    if getattr(cell, "training", None) is None:
-        return RESULTS_VERSION[cell.kind]
-    return RESULTS_VERSION[cell.kind] + RESULTS_VERSION["training"] - 1
+    own = kind_of(cell).version
+    return own if cell.training is None else own + version_of(cell.training) - 1
 
 
-def _check_trained(cell: AttackCell | NoiseCell) -> None:
+def reseeded(cell: Cell, seed: int) -> Cell:
+    """The same cell with another seed, in its training too."""
+    changes: dict[str, Any] = {"setup": replace(cell.setup, seed=seed)}
+    if cell.training is not None:
+        changes["training"] = reseeded(cell.training, seed)
+    return replace(cell, **changes)
+
+
+def check_trained(cell: Cell) -> None:
+    """Refuse a cell of a trained model without its training, and the reverse."""
     if (cell.epoch > 0) != (cell.training is not None):
         raise ValueError(
             "a cell of a trained model (epoch > 0) needs its training, and only "
             f"that: got epoch {cell.epoch} and training {cell.training}."
         )
+
+
+def _width(model: str, width: int | None) -> int:
+    """The width as it is, or the model's usual one; refuses what would change nothing.
+
+    Of a model that isn't there nothing is known yet: running it will say so.
+    """
+    known = MODELS.get(model)
+    usual = 1024 if known is None else known.width
+    if known is not None and not known.has_widths and width not in (None, usual):
+        raise ValueError(
+            f"{model} comes in one width, {usual}, got {width}: it would be the same "
+            "cell under another name. Leave the width out."
+        )
+    return usual if width is None else width
 
 
 def _made(kind: type, entry: dict[str, Any], **parts: Any) -> Any:

@@ -7,13 +7,10 @@ once, on the embedded photographs, in about a minute; its numbers mean nothing.
 
 from dataclasses import dataclass, replace
 
-from precode_lib.experiments.cells import (
-    BEFORE_FC,
-    AtsCell,
-    AttackCell,
-    Setup,
-    TrainingCell,
-)
+from precode_lib.experiments.cells import BEFORE_FC, Setup
+from precode_lib.experiments.kinds.ats import AtsCell
+from precode_lib.experiments.kinds.attack import AttackCell
+from precode_lib.experiments.kinds.training import TrainingCell
 
 # Iterations and patience of the paper go together; other scales keep their ratio.
 _ITERATIONS, _PATIENCE = 7_000, 1_200
@@ -63,7 +60,8 @@ class Scale:
 
     def setup(self, dataset: str, model: str, defense: str, **changes) -> Setup:
         """A setup of the paper at this scale, with seed 0."""
-        width = {"lenet": 12, "resnet": self.ats_width}.get(model, self.width)
+        sizes = {"smlp": self.width, "dmlp": self.width, "resnet": self.ats_width}
+        width = sizes.get(model)  # else the model's usual one
         setup = Setup(self.stand_in or dataset, model, defense, width=width)
         return replace(setup, **changes)
 

@@ -3,11 +3,15 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
-from precode_lib.experiments.tables import Row, Table
+from precode_lib.experiments.cells import Cell
+from precode_lib.experiments.protocol import Scale
+from precode_lib.experiments.store import Finished
+from precode_lib.experiments.tables import Row, Table, rows
 
 COLUMNS = (
     "table", "scale", "dataset", "model", "defense", "attack", "condition",
@@ -15,7 +19,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def as_records(table: Table, scale: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def as_records(
+    table: Table, scale: str, table_rows: Sequence[Row]
+) -> list[dict[str, Any]]:
     """Rows as plain dictionaries, a column each, None where there is nothing."""
     return [
         {
@@ -34,7 +40,7 @@ def as_records(table: Table, scale: str, rows: Sequence[Row]) -> list[dict[str, 
             "seeds": row.seeds,
             "of_seeds": row.of_seeds,
         }
-        for row in rows
+        for row in table_rows
     ]
 
 
@@ -53,11 +59,11 @@ def as_json(records: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps(strict, indent=1, allow_nan=False)
 
 
-def as_text(table: Table, scale: str, rows: Sequence[Row]) -> str:
+def as_text(table: Table, scale: str, table_rows: Sequence[Row]) -> str:
     """The table for a terminal: the paper's value, ours, the spread, the difference."""
     heads = ("setup", "metric", "paper", "ours", "spread", "difference", "seeds")
     lines = [heads]
-    for row in rows:
+    for row in table_rows:
         ours = "not run" if row.mean is None else _number(row.mean)
         lines.append(
             (
@@ -80,6 +86,42 @@ def as_text(table: Table, scale: str, rows: Sequence[Row]) -> str:
     )
     claim = f"\nThe paper: {table.claim}" if table.claim else ""
     return f"{table.name} ({scale}): {table.title}\n{body}{claim}"
+
+
+def records(
+    tables: Iterable[Table], scale: Scale, found: Mapping[Cell, Finished]
+) -> list[dict[str, Any]]:
+    """The records of several tables, as far as their cells are among the finished."""
+    pairs = ((table, rows(table, scale, found)) for table in tables)
+    return [record for t, r in pairs for record in as_records(t, scale.name, r)]
+
+
+def as_page(
+    tables: Iterable[Table], scale: Scale, found: Mapping[Cell, Finished]
+) -> str:
+    """Several tables for a terminal, and what there is to say of their scale."""
+    texts = [as_text(t, scale.name, rows(t, scale, found)) for t in tables]
+    if scale.stand_in:
+        texts.append(
+            f"Scale {scale.name} tries everything once, on other pictures "
+            f"({scale.stand_in}) and for a few steps: its numbers mean nothing."
+        )
+    return "".join(f"\n{text}\n" for text in texts)
+
+
+def write_tables(
+    tables: Iterable[Table],
+    scale: Scale,
+    found: Mapping[Cell, Finished],
+    folder: Path,
+) -> None:
+    """One tidy CSV per table, of all seeds; a file appears whole or not at all."""
+    from precode_lib.basics.files import atomic_file
+
+    for table in tables:
+        text = as_csv(records([table], scale, found))
+        with atomic_file(folder / f"{table.name}-{scale.name}.csv") as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def _who(row: Row) -> str:

@@ -7,20 +7,28 @@ was really measured.
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
-
-import torch
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 import precode_lib
-from precode_lib.basics.files import atomic_file
-from precode_lib.data import Pictures
-from precode_lib.experiments.cells import Cell, from_dict, to_dict, version_of
+from precode_lib.experiments.cells import (
+    Cell,
+    from_dict,
+    reseeded,
+    to_dict,
+    version_of,
+)
+
+# Reading results is quick: what it does not need is imported where it is needed.
+if TYPE_CHECKING:
+    import torch
+
+    from precode_lib.data import Pictures
 
 RESULTS = Path("data", "results")
 
@@ -37,7 +45,7 @@ class Finished:
         cell: what was run.
         result: numbers, as the kind of cell has them.
         pictures: name, number and fidelity of each collection that was used.
-        made: versions, device, date and seconds.
+        made: versions, device, date, time and seconds.
         key: the name of its file.
         version: of its results, see `version_of`.
     """
@@ -67,6 +75,8 @@ class Store:
 
     def write(self, finished: Finished) -> None:
         """Keep a finished cell; a file appears whole or not at all."""
+        from precode_lib.basics.files import atomic_file
+
         entry = {
             "cell": to_dict(finished.cell),
             "result": finished.result,
@@ -87,6 +97,38 @@ class Store:
                 yield finished
 
 
+def find(cells: Iterable[Cell], store: Store) -> dict[Cell, Finished]:
+    """The finished ones among the cells, by what they are; pictures aren't needed.
+
+    Where several files hold the same cell, measured on different copies of a data set,
+    the one made last counts; and of its other seeds only those on pictures like these.
+    """
+    wanted = set(cells)
+    there = [finished for finished in store if finished.cell in wanted]
+    there.sort(key=_moment)
+    # Of all seeds: a mean over them must not mix pictures.
+    pictures = {reseeded(finished.cell, 0): finished.pictures for finished in there}
+    return {
+        finished.cell: finished
+        for finished in there
+        if finished.pictures == pictures[reseeded(finished.cell, 0)]
+    }
+
+
+def default_folder() -> Path:
+    """The folder of results of the repository, if it is one, or else one below here."""
+    repository = Path(precode_lib.__file__).parents[1]
+    is_checkout = (repository / "pyproject.toml").exists()
+    return (repository if is_checkout else Path.cwd()) / RESULTS
+
+
+def make_writable(folder: Path) -> None:
+    """Make the folder, and see that a file can be written into it; else OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 @contextmanager
 def claimed(work: Path, key: str, *, patience: float = 0) -> Iterator[None]:
     """Keep others from this cell meanwhile; raises BusyError if another is at it.
@@ -96,6 +138,8 @@ def claimed(work: Path, key: str, *, patience: float = 0) -> Iterator[None]:
     Args:
         patience: seconds to wait for another to let go.
     """
+    from filelock import FileLock, Timeout
+
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / f"{key}.lock")
     try:
@@ -108,7 +152,7 @@ def claimed(work: Path, key: str, *, patience: float = 0) -> Iterator[None]:
         lock.release()
 
 
-def about(pictures: Pictures) -> dict[str, Any]:
+def about(pictures: "Pictures") -> dict[str, Any]:
     """What a result has to say of the pictures it was measured on."""
     return {
         "name": pictures.name,
@@ -118,8 +162,11 @@ def about(pictures: Pictures) -> dict[str, Any]:
     }
 
 
-def made(device: torch.device, seconds: float) -> dict[str, Any]:
+def made(device: "torch.device", seconds: float) -> dict[str, Any]:
     """How a result came about, at this moment and on this machine."""
+    import torch
+
+    now = datetime.now(timezone.utc)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "precode_lib": precode_lib.__version__,
@@ -127,7 +174,8 @@ def made(device: torch.device, seconds: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "date": now.strftime("%Y-%m-%d"),
+        "time": now.strftime("%H:%M:%S.%f"),
         "processor_seconds": round(seconds, 1),
     }
 
@@ -141,6 +189,11 @@ def rounded(value: Any, digits: int = 6) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(each, digits) for each in value]
     return value
+
+
+def _moment(finished: Finished) -> tuple[str, str]:
+    """When it was made; the first files say the day alone, and count as early on it."""
+    return finished.made["date"], finished.made.get("time", "")
 
 
 def _read(file: Path) -> Finished:

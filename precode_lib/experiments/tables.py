@@ -11,30 +11,14 @@ from math import isfinite
 from statistics import fmean, stdev
 from typing import Any
 
-from precode_lib.experiments import paper, protocol
-from precode_lib.experiments.cells import (
-    BEFORE_FC,
-    AtsCell,
-    AttackCell,
-    Cell,
-    NoiseCell,
-    Setup,
-    TrainingCell,
-)
+from precode_lib.experiments import protocol
+from precode_lib.experiments.cells import Cell, Setup, kind_of, reseeded
+from precode_lib.experiments.kinds.noise import NoiseCell
 from precode_lib.experiments.protocol import Scale
 from precode_lib.experiments.store import Finished
 
-LR = AttackCell.lr  # of the paper's attacks, as printed
-# Another reading of a defense -> the paper's name of it.
-MEANT = {
-    "ng-2-x10": "ng-2",
-    "ng-3-x10": "ng-3",
-    "gc-90": "gc",
-    "gc-99": "gc",
-    "gc-90-global": "gc",
-}
-ATTACK_METRICS = ("mse", "psnr", "ssim", "asr")
-ACCURACIES = ("train_accuracy", "test_accuracy")
+# Other readings of the paper's defenses, tried one by one.
+READINGS = ("ng-2-x10", "ng-3-x10", "gc-90", "gc-99", "gc-90-global")
 
 
 @dataclass(frozen=True)
@@ -94,12 +78,9 @@ class Row:
         return self.mean - self.paper
 
 
-def reseeded(cell: Cell, seed: int) -> Cell:
-    """The same cell with another seed, in its training too."""
-    changes: dict[str, Any] = {"setup": replace(cell.setup, seed=seed)}
-    if training := getattr(cell, "training", None):
-        changes["training"] = reseeded(training, seed)
-    return replace(cell, **changes)
+def cells_of(tables: Iterable[Table], scale: Scale) -> list[Cell]:
+    """The cells of several tables, for every seed, each cell once."""
+    return list(dict.fromkeys(c for table in tables for c in table.all_cells(scale)))
 
 
 def rows(table: Table, scale: Scale, found: Mapping[Cell, Finished]) -> list[Row]:
@@ -115,18 +96,19 @@ def rows(table: Table, scale: Scale, found: Mapping[Cell, Finished]) -> list[Row
 def _rows_of(
     cell: Cell, results: list[Mapping[str, Any]], of_seeds: int, scale: Scale
 ) -> list[Row]:
-    read, printed, attack, condition = _reading(cell, scale)
-    shown = printed if scale.stand_in is None else {}  # a stand-in has no counterpart
+    reading = kind_of(cell).read(cell, scale)
+    # A stand-in has no counterpart in the paper.
+    printed = reading.printed if scale.stand_in is None else {}
     made = []
-    for metric, value_of in read.items():
+    for metric, value_of in reading.metrics.items():
         values = [value_of(result) for result in results]
         made.append(
             Row(
                 setup=cell.setup,
-                attack=attack,
-                condition=condition,
+                attack=reading.attack,
+                condition=reading.condition,
                 metric=metric,
-                paper=shown.get(metric),
+                paper=printed.get(metric),
                 mean=fmean(values) if values else None,
                 spread=_spread(values),
                 seeds=len(values),
@@ -139,85 +121,6 @@ def _rows_of(
 def _spread(values: list[float]) -> float | None:
     # `stdev` raises where one value is NaN, or the PSNR of an exact copy: infinite.
     return stdev(values) if len(values) > 1 and all(map(isfinite, values)) else None
-
-
-def _reading(cell: Cell, scale: Scale):
-    """How to read a cell: metrics, the paper's values, the attack, the condition."""
-    setup = cell.setup
-    if isinstance(cell, TrainingCell):
-        case = (setup.dataset, setup.model, _meant(setup.defense))
-        printed = paper.ACCURACIES.get(case, {}) if _is_published(setup) else {}
-        read = {m: lambda r, m=m: 100 * r[m][-1] for m in ACCURACIES}
-        return read, printed, "", _condition(setup)
-    if isinstance(cell, AtsCell):
-        printed = {"psnr": paper.ATS_PSNR.get((cell.policy, cell.adaptive))}
-        read = {
-            "psnr": lambda r: r["transformed"]["psnr"],
-            "psnr against the original": lambda r: r["original"]["psnr"],
-            "ssim against the original": lambda r: r["original"]["ssim"],
-        }
-        attacker = "adaptive" if cell.adaptive else "plain"
-        policy = "no policy" if cell.policy == "-1" else f"policy {cell.policy}"
-        return read, printed, attacker, policy
-    if isinstance(cell, NoiseCell):
-        read = {"cosine": lambda r: fmean(r["cosine"])}
-        return read, {}, "", _condition(setup, cell, scale)
-    # Another learning rate, initialisation or reading of "10 %" is tried to explain
-    # the printed number, so that is what it stands beside.
-    meant = replace(setup, init="published", defense=_meant(setup.defense))
-    case = (setup.dataset, cell.attack, setup.model, meant.defense)
-    usual = _is_published(meant) and cell.batch_size == 1 and cell.epoch == 0
-    printed = paper.ATTACKS.get(case, {}) if usual else {}
-    read = {m: lambda r, m=m: r["last"]["paper"][m] for m in ATTACK_METRICS}
-    read["asr"] = lambda r: 100 * r["last"]["paper"]["asr"]
-    return read, printed, cell.attack, _condition(setup, cell, scale)
-
-
-def _meant(defense: str) -> str:
-    """The paper's defense of which this one is another reading."""
-    return MEANT.get(defense, defense)
-
-
-def _is_published(setup: Setup) -> bool:
-    """Whether the setup is the one behind the paper's main tables."""
-    usual = Setup(setup.dataset, setup.model, setup.defense, setup.seed, setup.width)
-    return setup == usual
-
-
-def _condition(
-    setup: Setup,
-    cell: AttackCell | NoiseCell | None = None,
-    scale: Scale | None = None,
-) -> str:
-    """What distinguishes this row from the main tables' setup, in words."""
-    parts = [] if cell is None else _condition_of_attack(cell, scale)
-    if setup.init != "published":
-        parts.append(f"{setup.init} initialisation")
-    if setup.defense == "precode":
-        usual = Setup(setup.dataset, setup.model)
-        for name in ("k", "beta"):
-            if getattr(setup, name) != getattr(usual, name):
-                parts.append(f"{name} {getattr(setup, name):g}")
-        if setup.places != BEFORE_FC:
-            parts.append(" and ".join(setup.places).replace("features.", ""))
-    return ", ".join(parts)
-
-
-def _condition_of_attack(cell: AttackCell | NoiseCell, scale: Scale) -> list[str]:
-    batch_size = getattr(cell, "batch_size", 1)
-    parts = []
-    if batch_size > 1 or cell.epoch > 0:
-        parts = [f"batch {batch_size}", f"epoch {cell.epoch}"]
-    if isinstance(cell, NoiseCell):
-        return parts
-    if cell.lr != LR:
-        parts.append(f"lr {cell.lr:g}")
-    if cell.iterations != scale.iterations:
-        parts.append(f"{cell.iterations:,} steps")
-    return parts
-
-
-# --- what each table is made of -------------------------------------------------------
 
 
 def _privacy(
@@ -295,10 +198,14 @@ def _why(scale: Scale) -> list[Cell]:
         )
     ]
     read_otherwise = [
-        scale.attack(scale.setup("cifar10", m, d), lr=0.1) for m in _TWO for d in MEANT
+        scale.attack(scale.setup("cifar10", m, d), lr=0.1)
+        for m in _TWO
+        for d in READINGS
     ]
     # LeNet's rows fit the printed rate better, so there each reading is tried at both.
-    at_printed_rate = [scale.attack(scale.setup("cifar10", "lenet", d)) for d in MEANT]
+    at_printed_rate = [
+        scale.attack(scale.setup("cifar10", "lenet", d)) for d in READINGS
+    ]
     default = scale.setup("cifar10", "lenet", "none", init="pytorch")
     trained = [
         scale.training(scale.setup("cifar10", m, d))

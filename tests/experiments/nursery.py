@@ -24,9 +24,9 @@ from precode_lib.experiments import (
     Setup,
     Table,
     TrainingCell,
-    runner,
-    running,
+    queue,
 )
+from precode_lib.experiments.runs import training
 
 torch.set_num_threads(1)
 KILLS = 10
@@ -44,14 +44,14 @@ def prepare() -> None:
     splits = data.photos()
     data.photos = lambda: splits
     experiments.Lab = partial(Lab, every=0.005)
-    running._EVERY_STEPS = 3
+    training.EVERY_STEPS = 3
     TABLES["killed"] = Table("killed", "", lambda scale: [TRAINED, TRAINING, ATTACK])
     TABLES["shared"] = Table("shared", "", lambda scale: [*SHORT, TRAINED])
 
 
 def note_runs(file: Path) -> None:
     """Append a line to a file for every cell that is run, from any process."""
-    original = runner.run
+    original = queue.run
 
     def run(cell, lab, key, **options):
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -59,7 +59,7 @@ def note_runs(file: Path) -> None:
         os.close(descriptor)
         return original(cell, lab, key, **options)
 
-    runner.run = run
+    queue.run = run
 
 
 def begin(table: str, folder: Path) -> int:

@@ -6,7 +6,17 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_cells import ATS, ATTACK, EVERY_KIND, NOISE, SETUP, TRAINED, TRAINING, of
+from tiny_cells import (
+    ATS,
+    ATTACK,
+    EVERY_KIND,
+    NOISE,
+    SETUP,
+    TRAINED,
+    TRAINING,
+    of,
+    raised,
+)
 
 from precode_lib.experiments import (
     LITE,
@@ -18,7 +28,6 @@ from precode_lib.experiments import (
     NoiseCell,
     Setup,
     TrainingCell,
-    cells,
 )
 from precode_lib.experiments.cells import from_dict, key_of, to_dict
 
@@ -63,14 +72,14 @@ def test_whatever_decides_a_result_changes_the_name(kind, field, cell, changed):
 def test_other_pictures_and_a_higher_version_change_the_name(cell, monkeypatch):
     name = key_of(cell, "pictures")
     assert key_of(cell, "other pictures") != name
-    monkeypatch.setitem(cells.RESULTS_VERSION, cell.kind, 99)
+    raised(monkeypatch, cell.kind, 99)
     assert key_of(cell, "pictures") != name
 
 
 def test_a_higher_version_of_trainings_renames_what_starts_from_one(monkeypatch):
     noisy = replace(NOISE, epoch=2, training=TRAINING)
     names = [key_of(cell, "") for cell in (TRAINED, noisy, ATTACK, NOISE, ATS)]
-    monkeypatch.setitem(cells.RESULTS_VERSION, "training", 2)
+    raised(monkeypatch, "training", 2)
     later = [key_of(cell, "") for cell in (TRAINED, noisy, ATTACK, NOISE, ATS)]
     same = [one == other for one, other in zip(names, later, strict=True)]
     assert same == [False, False, True, True, True]
@@ -130,7 +139,9 @@ def test_unknown_fields_are_refused(part):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="training, attack, noise, ats"):
+    with pytest.raises(
+        ValueError, match="no kind of cell 'guess'; .*attack, noise, training"
+    ):
         from_dict({**to_dict(ATTACK), "kind": "guess"})
 
 
@@ -145,6 +156,20 @@ def test_impossible_cells_are_refused():
         replace(SETUP, init="pytorhc")
     with pytest.raises(TypeError, match=r'write \("before fc",\)'):
         replace(SETUP, places="before fc")
+
+
+def test_a_width_that_changes_nothing_is_refused():
+    # lenet has one width: 12 and 99 would be equal weights under two names.
+    assert Setup("photos", "lenet") == Setup("photos", "lenet", width=12)
+    with pytest.raises(ValueError, match="lenet comes in one width, 12, got 99"):
+        Setup("photos", "lenet", width=99)
+    with pytest.raises(ValueError, match="got 16: .*Leave the width out"):
+        of(ATTACK, model="lenet")
+    assert Setup("photos", "dmlp").width == 1024
+
+
+def test_a_model_that_nobody_knows_yet_keeps_its_width():
+    assert Setup("photos", "mine", width=99).width == 99
 
 
 def test_cells_say_what_they_are_without_what_is_usual():

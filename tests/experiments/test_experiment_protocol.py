@@ -6,6 +6,7 @@ import pytest
 
 from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE
 from precode_lib.experiments import (
+    DEFENSES,
     LITE,
     PAPER,
     SCALES,
@@ -15,7 +16,8 @@ from precode_lib.experiments import (
     Setup,
     protocol,
 )
-from precode_lib.experiments.lab import PERTURBATIONS, RECIPES, recipe
+from precode_lib.experiments.runs.attack import recipe
+from precode_lib.experiments.runs.recipes import RECIPES
 
 
 def cells(name, scale=PAPER):
@@ -61,13 +63,13 @@ def test_an_attack_is_the_paper_s_unless_it_says_otherwise():
 )
 def test_perturbations_have_the_paper_s_strengths(name, entry, value, generator):
     # "we prune 10% of the gradient values with smallest magnitudes to zero".
-    assert PERTURBATIONS[name](generator).keywords[entry] == value
+    assert DEFENSES[name].make(generator).keywords[entry] == value
 
 
 def test_only_perturbations_change_a_gradient(generator):
-    unchanged = {n for n, make in PERTURBATIONS.items() if make(generator) is None}
+    unchanged = {n for n, d in DEFENSES.items() if d.make(generator) is None}
     assert unchanged == {"none", "precode"}
-    assert PERTURBATIONS["gc-90"](generator).keywords == {"ratio": 0.9}
+    assert DEFENSES["gc-90"].make(generator).keywords == {"ratio": 0.9}
 
 
 @pytest.mark.parametrize("scale", [SMOKE, LITE], ids=lambda scale: scale.name)

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from precode_lib import cli
-from precode_lib.experiments import SMOKE, TABLES, Store, runner, with_trainings
+from precode_lib.experiments import SMOKE, TABLES, Store, queue, with_trainings
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_every_table_is_written_with_no_value_missing(name, folder):
 
 
 def test_the_second_time_nothing_is_run(folder, monkeypatch):
-    monkeypatch.setattr(runner, "run", None)
+    monkeypatch.setattr(queue, "run", None)
     assert cli.main(["reproduce", "all", "--quiet", *places(folder)]) == cli.OK
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_cells import ATTACK, EVERY_KIND, TRAINED
+from tiny_cells import ATTACK, EVERY_KIND, TRAINED, raised
 
-from precode_lib.experiments import Finished, Store, cells
+from precode_lib.experiments import Finished, Store
 from precode_lib.experiments.store import BusyError, claimed, made, rounded
 
 MADE = {"date": "2026-01-02", "processor_seconds": 1.5}
@@ -86,7 +86,7 @@ def test_other_files_and_unfinished_ones_are_no_results(store):
 
 def test_results_of_an_earlier_version_no_longer_count(store, monkeypatch):
     store.write(finished())
-    monkeypatch.setitem(cells.RESULTS_VERSION, "attack", 2)
+    raised(monkeypatch, "attack", 2)
     assert [*store] == []
     store.write(replace(finished(key="new"), version=2))
     assert [each.key for each in store] == ["new"]
@@ -95,7 +95,7 @@ def test_results_of_an_earlier_version_no_longer_count(store, monkeypatch):
 def test_attacks_on_an_earlier_version_s_training_no_longer_count(store, monkeypatch):
     store.write(finished(TRAINED))
     store.write(finished(key="untrained"))
-    monkeypatch.setitem(cells.RESULTS_VERSION, "training", 2)
+    raised(monkeypatch, "training", 2)
     assert [each.key for each in store] == ["untrained"]
 
 
@@ -200,6 +200,8 @@ def test_provenance_says_with_what_and_when():
     assert how["device"].startswith("cpu: ")
     assert how["processor_seconds"] == 1.2
     assert len(how["date"]) == len("2026-01-02")
+    later = made(torch.device("cpu"), 1.234)
+    assert (later["date"], later["time"]) > (how["date"], how["time"])
 
 
 def test_a_store_may_be_named_by_a_string(tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from precode_lib.experiments import (
+    KINDS,
     AtsCell,
     AttackCell,
     NoiseCell,
@@ -30,3 +31,9 @@ EVERY_KIND = {
 def of(cell, **changes):
     """The cell with another setup."""
     return replace(cell, setup=replace(cell.setup, **changes))
+
+
+def raised(monkeypatch, kind: str, version: int):
+    """Let the results of a kind be of another version."""
+    later = replace(KINDS[kind], version=version)
+    monkeypatch.setitem(KINDS.data, kind, later)

@@ -17,9 +17,12 @@ from precode_lib.ats import Policy
 from precode_lib.ats.evaluation import IGA_ATS, adaptive, evaluate, plain
 from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE, Search
 from precode_lib.data import photos, victims
-from precode_lib.experiments import running
+from precode_lib.experiments import KINDS
 from precode_lib.experiments.lab import stream
-from precode_lib.experiments.running import run, weights_file
+from precode_lib.experiments.one_cell import bench, run, weights_file
+from precode_lib.experiments.runs import attack as attacking
+from precode_lib.experiments.runs import training as training_run
+from precode_lib.experiments.store import rounded
 from precode_lib.federated import observe
 from precode_lib.metrics import PAPER, UNIT, pair, reorder, score
 from precode_lib.training import PAPER as PAPER_TRAINING
@@ -114,7 +117,7 @@ def test_batches_are_judged_the_same_in_whatever_order_they_come_back(lab):
     pictures = victims(training_part(), 4)
     originals = pictures.pixels.unflatten(0, (2, 2))
     turned = originals.flip(1)
-    assert torch.equal(running._paired(pictures.pixels, turned), pictures.pixels)
+    assert torch.equal(attacking.paired(pictures.pixels, turned), pictures.pixels)
 
 
 def test_a_training_is_the_paper_s_with_the_cell_s_epochs(lab):
@@ -185,7 +188,7 @@ def test_a_training_begun_without_marks_still_gives_the_right_weights(
     steps, lab, monkeypatch
 ):
     # Two of three steps of an epoch are in a checkpoint too.
-    monkeypatch.setattr(running, "_EVERY_STEPS", 2)
+    monkeypatch.setattr(training_run, "EVERY_STEPS", 2)
     stopped(TRAINING, lab, steps)
     result = result_of(TRAINING, lab, marks=(1,))
     kept = read_checkpoint(weights_file(TRAINING, lab, 1), lab.device)
@@ -196,8 +199,8 @@ def test_a_training_begun_without_marks_still_gives_the_right_weights(
 
 
 def test_a_checkpoint_within_an_epoch_is_not_taken_for_the_one_before(lab, monkeypatch):
-    monkeypatch.setattr(running, "_EVERY_STEPS", 2)
-    training = running._training(TRAINING, lab, "a-key")
+    monkeypatch.setattr(training_run, "EVERY_STEPS", 2)
+    training = training_run.begun(TRAINING, bench(TRAINING, lab, "a-key"))
     next(training)
     step, calls = training._step, []
 
@@ -210,7 +213,7 @@ def test_a_checkpoint_within_an_epoch_is_not_taken_for_the_one_before(lab, monke
     monkeypatch.setattr(training, "_step", fail)
     with pytest.raises(KeyboardInterrupt):
         next(training)
-    resumed = running._training(TRAINING, lab, "a-key")
+    resumed = training_run.begun(TRAINING, bench(TRAINING, lab, "a-key"))
     assert len(resumed.history) == 1
     assert resumed.state_dict()["running"]["num_steps"] == 2
     result_of(TRAINING, lab, marks=(1,))
@@ -333,7 +336,7 @@ def test_running_a_cell_leaves_the_global_generator_alone(lab):
 def test_results_hold_nothing_but_what_json_keeps(lab):
     for cell in (TRAINING, ATTACK, NOISE, ATS):
         result = result_of(cell, lab, cell.kind)
-        assert running.rounded(result) == result
+        assert rounded(result) == result
 
 
 # --- on a GPU -------------------------------------------------------------------------
@@ -341,7 +344,8 @@ def test_results_hold_nothing_but_what_json_keeps(lab):
 
 def test_on_a_gpu_convolutions_are_not_rounded_to_tf32(lab, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(running, "_ats", lambda cell, lab: iter(()))
+    idle = replace(KINDS["ats"], run=lambda cell, bench: iter(()))
+    monkeypatch.setitem(KINDS.data, "ats", idle)
     on_cpu = list(run(ATS, lab, "a-key"))
     assert (on_cpu, torch.backends.cudnn.allow_tf32) == ([], True)
     list(run(ATS, replace(lab, device=torch.device("cuda")), "a-key"))
@@ -353,7 +357,8 @@ def test_on_a_gpu_convolutions_are_not_rounded_to_tf32(lab, monkeypatch):
 @pytest.mark.parametrize("model", ["smlp", "lenet"])
 def test_an_attack_ends_alike_on_a_gpu(model, lab):
     # Starts are drawn on the device, so only where a search arrives can be compared.
-    setup = replace(SETUP, model=model, defense="none", width=64)
+    width = 64 if model == "smlp" else None
+    setup = replace(SETUP, model=model, defense="none", width=width)
     cell = replace(ATTACK, setup=setup, iterations=600, patience=600, lr=0.1)
     on_gpu = replace(lab, device=torch.device("cuda"), work=lab.work / "gpu")
     ours, theirs = result_of(cell, on_gpu), result_of(cell, lab)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_cells import ATS, ATTACK, EVERY_KIND, TRAINED, TRAINING, of
+from tiny_cells import ATS, ATTACK, EVERY_KIND, TRAINED, TRAINING, of, raised
 
 from precode_lib.experiments import (
     Event,
@@ -12,15 +12,14 @@ from precode_lib.experiments import (
     Progress,
     Tally,
     Task,
-    cells,
     find,
     plan,
+    queue,
     reproduce,
-    runner,
     with_trainings,
 )
 from precode_lib.experiments.cells import key_of
-from precode_lib.experiments.running import weights_file
+from precode_lib.experiments.one_cell import weights_file
 from precode_lib.experiments.store import claimed
 
 
@@ -43,7 +42,7 @@ def ran(monkeypatch):
             torch.save({}, weights_file(cell, lab, mark))
         return {"fake": len(cells)}
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     return cells
 
 
@@ -163,7 +162,7 @@ def test_any_failure_is_one_cell_s_only(problem, store, lab, monkeypatch):
         return {}
         yield
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     assert settled(reproduce([ATTACK, ATS], store, lab)) == [
         (ATTACK, "failed"),
         (ATS, "finished"),
@@ -175,7 +174,7 @@ def test_ctrl_c_ends_everything_and_gives_the_claim_back(store, lab, monkeypatch
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(queue, "run", run)
     with pytest.raises(KeyboardInterrupt):
         list(reproduce([ATTACK, ATS], store, lab))
     with claimed(lab.work, key_of(ATTACK, lab.digest(ATTACK))):
@@ -255,6 +254,15 @@ def test_the_newest_counts_where_two_copies_of_a_data_set_were_used(store):
     assert find([ATTACK], store)[ATTACK].key == "newer"
 
 
+def test_of_two_of_one_day_the_later_counts(store):
+    day = "2026-02-01"
+    for key, time in (("a-later", "16:00:00"), ("b-earlier", "09:30:00"), ("c", "")):
+        finished = done(ATTACK, key, day)
+        made = {"date": day, **({"time": time} if time else {})}
+        store.write(replace(finished, made=made))
+    assert find([ATTACK], store)[ATTACK].key == "a-later"
+
+
 def test_seeds_on_other_pictures_than_the_newest_do_not_count(store):
     own, shipped = [{"name": "a", "fidelity": "lossless"}], [{"name": "a"}]
     for seed, date, pictures in (
@@ -275,15 +283,15 @@ def test_seeds_on_other_pictures_than_the_newest_do_not_count(store):
 def test_a_worker_with_other_pictures_is_refused(lab, ran):
     key = key_of(ATTACK, "other pictures")
     with pytest.raises(ValueError, match="the worker's pictures"):
-        runner._run_remotely(Task(ATTACK, key), lab)
+        queue._run_remotely(Task(ATTACK, key), lab)
     assert ran == []
     key = key_of(ATTACK, lab.digest(ATTACK))
-    assert runner._run_remotely(Task(ATTACK, key), lab).key == key
+    assert queue._run_remotely(Task(ATTACK, key), lab).key == key
 
 
 def test_results_of_an_earlier_version_are_not_found(store, lab, ran, monkeypatch):
     list(reproduce([ATTACK], store, lab))
-    monkeypatch.setitem(cells.RESULTS_VERSION, "attack", 2)
+    raised(monkeypatch, "attack", 2)
     assert find([ATTACK], store) == {}
     assert settled(reproduce([ATTACK], store, lab)) == [(ATTACK, "finished")]
 

@@ -7,25 +7,26 @@ write each result as soon as it is there.
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from precode_lib.basics.files import atomic_file
 from precode_lib.data import MissingDataError
-from precode_lib.experiments.cells import Cell, key_of
+from precode_lib.experiments.cells import Cell, Progress, key_of
+from precode_lib.experiments.costs import in_words, seconds
 from precode_lib.experiments.lab import Lab
-from precode_lib.experiments.running import Progress, forget, run, weights_file
+from precode_lib.experiments.one_cell import forget, run, weights_file
 from precode_lib.experiments.store import (
     BusyError,
     Finished,
     Store,
     about,
     claimed,
+    find,
     made,
 )
-from precode_lib.experiments.tables import reseeded
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -73,31 +74,68 @@ class Tally:
         """Whether every cell has its result."""
         return self.counts.keys() <= {FINISHED, KEPT}
 
+    @property
+    def complaints(self) -> list[str]:
+        """A sentence for each problem, however many cells have it."""
+        cells_of: dict[str, list[str]] = {}
+        for cell, problem in self.problems.items():
+            cells_of.setdefault(problem, []).append(cell)
+        more = {p: f" and {len(c) - 1} more" for p, c in cells_of.items() if c[1:]}
+        return [f"not run: {c[0]}{more.get(p, '')}: {p}" for p, c in cells_of.items()]
 
-def find(cells: Iterable[Cell], store: Store) -> dict[Cell, Finished]:
-    """The finished ones among the cells, by what they are; pictures aren't needed.
 
-    Where several files hold the same cell, measured on different copies of a data set,
-    the one made last counts; and of its other seeds only those on pictures like these.
+@dataclass(frozen=True)
+class Forecast:
+    """What cells will cost, before they are run; as text, a sentence.
+
+    Args:
+        cells: how many.
+        finished: how many of them are there.
+        to_run: how many have to be run.
+        trainings: how many more have to be run first.
+        seconds: of one processor core.
     """
-    wanted = set(cells)
-    there = [finished for finished in store if finished.cell in wanted]
-    there.sort(key=lambda finished: finished.made["date"])
-    # Of all seeds: a mean over them must not mix pictures.
-    pictures = {reseeded(finished.cell, 0): finished.pictures for finished in there}
-    return {
-        finished.cell: finished
-        for finished in there
-        if finished.pictures == pictures[reseeded(finished.cell, 0)]
-    }
+
+    cells: int
+    finished: int
+    to_run: int
+    trainings: int
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """The cells and the trainings that come first."""
+        return self.cells + self.trainings
+
+    def __str__(self) -> str:
+        first = f" after {self.trainings} trainings" if self.trainings else ""
+        cost = f"{first}, about {in_words(self.seconds)} of one core"
+        return (
+            f"{self.cells} cells, {self.finished} finished, {self.to_run} to run"
+            f"{cost if self.to_run else ''}."
+        )
+
+
+def forecast(cells: Sequence[Cell], store: Store) -> Forecast:
+    """What it will cost to run those cells that are not finished."""
+    found, known = find(cells, store), list(store)
+    left = [cell for cell in cells if cell not in found]
+    to_run = with_trainings(left)
+    return Forecast(
+        cells=len(cells),
+        finished=len(found),
+        to_run=len(left),
+        trainings=len(to_run) - len(left),
+        seconds=sum(seconds(cell, known) for cell in to_run),
+    )
 
 
 def with_trainings(cells: Iterable[Cell]) -> list[Cell]:
     """The cells and the trainings that attacks among them start from, each once."""
     once: dict[Cell, None] = {}
     for cell in cells:
-        if training := getattr(cell, "training", None):
-            once[training] = None
+        if cell.training is not None:
+            once[cell.training] = None
         once[cell] = None
     return list(once)
 
@@ -145,7 +183,7 @@ def plan(
 
 def _training_first(cell: Cell, lab: Lab, tasks: dict[str, Task]) -> str | None:
     """Plan the training that this attack starts from; its key, or None."""
-    training = getattr(cell, "training", None)
+    training = cell.training
     if training is None or weights_file(training, lab, cell.epoch).exists():
         return None
     key = key_of(training, lab.digest(training))
@@ -274,8 +312,8 @@ def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
         if time.monotonic() - noted > lab.every:
             noted = time.monotonic()
             with atomic_file(spent) as partial:
-                seconds = before + time.process_time() - start
-                partial.write_text(f"{seconds:.2f}", encoding="utf-8")
+                so_far = before + time.process_time() - start
+                partial.write_text(f"{so_far:.2f}", encoding="utf-8")
     total = before + time.process_time() - start
     spent.unlink(missing_ok=True)
     pictures = [about(each) for each in lab.pictures(task.cell)]

@@ -1,0 +1,173 @@
+"""Attack the gradients of a cell's victims, and judge what came back."""
+
+import base64
+import io
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from precode_lib.attacks import Recipe, Search
+from precode_lib.basics.files import atomic_file
+from precode_lib.data import Normalisation, Pictures
+from precode_lib.experiments.bench import Bench, Found
+from precode_lib.experiments.cells import Progress, Run
+from precode_lib.experiments.names.attacks import ATTACKS
+from precode_lib.experiments.names.datasets import DATASETS
+from precode_lib.experiments.runs.noise_heard import Told, remembering
+from precode_lib.federated import Observation, observe
+from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, Convention, pair, reorder, score
+from precode_lib.training import read_checkpoint
+
+MOST_SHOWN = 6  # reconstructions of one cell that are kept as pictures
+
+
+Attacking = Generator[Progress, None, Found]
+
+
+def run(cell, bench: Bench) -> Run:
+    """Let the cell's attacker hear what its victims send, and judge what it finds."""
+    attack, (pictures,) = ATTACKS.named(cell.attack), bench.pictures
+    noise, drawn = bench.generator("noise"), []
+    source = remembering(noise, drawn) if attack.knows_noise else noise
+    seen = observed(bench, bench.model().eval(), source, noise, cell.batch_size)
+    attacking = partial(search, heard=drawn) if attack.run is None else attack.run
+    found = yield from attacking(seen, cell, bench)
+    return judged(found, pictures, storable(pictures, cell))
+
+
+def observed(
+    bench: Bench,
+    model: nn.Module,
+    source,
+    generator: torch.Generator,
+    batch_size: int,
+) -> Observation:
+    """What the victims send.
+
+    Args:
+        source: of the noise that bottlenecks draw.
+        generator: of the noise that a defense adds.
+    """
+    (pictures,) = bench.pictures
+    return observe(
+        model,
+        _grouped(pictures.images, batch_size).to(bench.device),
+        _grouped(pictures.labels, batch_size).to(bench.device),
+        normalisation=pictures.normalisation,
+        defense=bench.defense(generator),
+        noise=source,
+    )
+
+
+def search(
+    observation: Observation, cell, bench: Bench, *, heard: Sequence[Tensor] = ()
+) -> Attacking:
+    """Search by the attack's recipe, with a checkpoint now and then.
+
+    Args:
+        heard: the noise that the clients drew, for an attacker who is told it.
+    """
+    begin = partial(Told, heard=heard) if heard else Search
+    steps = begin(observation, recipe(cell), generator=bench.generator("attack"))
+    yield from _searched(steps, bench)
+    found = steps.result
+    notes = {
+        "objective": found.last_objective.double().cpu().tolist(),
+        "iterations": found.iterations.cpu().tolist(),
+        "outcomes": list(found.outcome),
+    }
+    return Found(found.last_images, found.images, notes)
+
+
+def recipe(cell) -> Recipe:
+    """The recipe of a cell's attack, with the cell's settings."""
+    attack = ATTACKS.named(cell.attack)
+    made = attack.recipe()
+    return replace(
+        made,
+        optimizer=partial(made.optimizer, lr=cell.lr),
+        iterations=cell.iterations,
+        patience=cell.patience,
+    )
+
+
+def _searched(steps: Search, bench: Bench) -> Generator[Progress, None, None]:
+    """Make the search's steps, with a checkpoint now and then."""
+    file = bench.checkpoint
+    if file.exists():
+        steps.load_state_dict(read_checkpoint(file, bench.device))
+    saved = time.monotonic()
+    total = steps.recipe.iterations
+    for step in steps:
+        if time.monotonic() - saved >= bench.every:
+            with atomic_file(file) as partial_file:
+                torch.save(steps.state_dict(), partial_file)
+            saved = time.monotonic()
+        if step.iteration % 10 == 0:
+            yield Progress(step.iteration + 1, total, f"{step.num_active} searching")
+
+
+def judged(found: Found, pictures: Pictures, shown: list[int]) -> dict[str, Any]:
+    """All that a table or a figure needs to know of an attack."""
+    originals, normalisation = pictures.pixels, pictures.normalisation
+    guesses = {
+        name: paired(originals, _pixels(images, normalisation))
+        for name, images in {"last": found.last, "best": found.best}.items()
+    }
+
+    def judge(end: str, convention: Convention):
+        pixels = guesses[end]
+        options = {"convention": convention, "normalisation": normalisation}
+        return score(originals, pixels, **options)
+
+    table = {
+        end: {
+            c.name: {**judge(end, c).mean._asdict(), "asr": judge(end, c).asr}
+            for c in (PAPER, UNIT, NOTEBOOK)
+        }
+        for end in guesses
+    }
+    result = {**table, "ssim": judge("last", PAPER).ssim.tolist(), **found.notes}
+    if shown:
+        result["shown"] = shown
+        result["pictures"] = [_png(guesses["last"][i]) for i in shown]
+    return result
+
+
+def storable(pictures: Pictures, cell) -> list[int]:
+    """Which victims' reconstructions may be kept as pictures in this repository."""
+    dataset = DATASETS.named(cell.setup.dataset)
+    if not (cell.shows and dataset.is_free):
+        return []
+    names = [pictures.classes[label] for label in pictures.labels]
+    allowed = [i for i, name in enumerate(names) if name not in dataset.but_not]
+    return allowed[:MOST_SHOWN]
+
+
+def paired(originals: Tensor, guesses: Tensor) -> Tensor:
+    """Guesses (V, B, C, H, W) as (N, C, H, W), each batch in its originals' order."""
+    batches = originals.unflatten(0, guesses.shape[:2])
+    return reorder(guesses, pair(batches, guesses)).flatten(0, 1)
+
+
+def _grouped(values: Tensor, batch_size: int) -> Tensor:
+    """(N, ...) → (N / B, B, ...)."""
+    return values.unflatten(0, (-1, batch_size))
+
+
+def _pixels(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """(V, B, C, H, W) normalised → the same in [0, 1], on the CPU."""
+    return normalisation.denormalise(images.cpu().float()).clamp(0, 1)
+
+
+def _png(pixels: Tensor) -> str:
+    levels = (pixels * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
