@@ -76,7 +76,7 @@ def rehearse(model: nn.Module, images: Tensor) -> Tensor:
             logits = functional_call(model, buffers, (images,))
     except Exception as error:
         raise ValueError(
-            f"the model does not take images {tuple(images.shape)} {images.dtype} "
+            f"the model does not take these images, {tuple(images.shape)} {images.dtype} "
             f"({error}).{_other_dtype(model, images)}"
         ) from error
     check_is_tensor(logits)
