@@ -1,10 +1,13 @@
 """Where the built book is, and which pages it has."""
 
+import os
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "_build" / "html"
+# Somebody else may have built it, in another way: see tools/plain_sphinx.py.
+BUILT = os.environ.get("PRECODE_SITE")
+SITE = Path(BUILT) if BUILT else ROOT / "_build" / "html"
 
 
 def documents() -> list[str]:

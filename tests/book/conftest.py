@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from book_site import ROOT, SITE
+from book_site import BUILT, ROOT, SITE
 from filelock import FileLock
 
 
@@ -25,6 +25,8 @@ class Opened:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
     """The book, built as `make book-html` does: a warning is a failure."""
+    if BUILT:
+        return SITE
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # of all workers: the first builds, the others wait
