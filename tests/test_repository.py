@@ -128,6 +128,14 @@ def test_the_list_of_rooms_is_short_and_all_of_them_are_there():
     assert len(ROOMS) <= 19
 
 
+def test_the_readme_names_every_room_in_the_order_of_the_list():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`precode_lib/\w.*?) \|", text, re.MULTILINE)
+    named = re.findall(r"`(?:precode_lib/)?(\w+)(?:/|\.py)`", " ".join(rows))
+    first, *others = ROOMS
+    assert named == [*others, first]  # what all stand on comes last there
+
+
 def homes(name: str) -> list[Path]:
     """The files of the library that importing a dotted name reads."""
     top, *rest = name.split(".")

@@ -76,8 +76,8 @@ def rehearse(model: nn.Module, images: Tensor) -> Tensor:
             logits = functional_call(model, buffers, (images,))
     except Exception as error:
         raise ValueError(
-            f"the model does not take images {tuple(images.shape)} {images.dtype} "
-            f"({error}).{_other_dtype(model, images)}"
+            f"the model does not take these images, {tuple(images.shape)} "
+            f"{images.dtype} ({error}).{_other_dtype(model, images)}"
         ) from error
     check_is_tensor(logits)
     return logits
