@@ -154,7 +154,9 @@ def test_who_knows_the_noise_sees_no_distance_at_the_truth(
 
 
 def test_the_victims_draw_the_same_noise_for_whoever_listens(lab):
-    told, usual = (replace(ATTACK, attack=a) for a in ("iga-told", "iga"))
+    # Two bottlenecks, one after the other: the second draw tells whether all agree.
+    two = replace(ATTACK, setup=TWICE)
+    told, usual = (replace(two, attack=a) for a in ("iga-told", "iga"))
     given = bench(usual, lab, "a-key")
     model, noise = given.model().eval(), given.generator("noise")
     plain = observed(given, model, noise, noise, 1).shared.dense()
