@@ -185,7 +185,7 @@ def test_a_control_takes_the_arrows_while_it_has_the_focus(opened):
         if control.get_attribute("type") == "range":
             assert control.input_value() == "1"
         assert page.evaluate("deck.getSlidePastCount()") == index
-        page.locator(".slides section.present h2").last.click()
+        page.locator(".slides section.present > .words > h2").last.click()
         page.keyboard.press("ArrowRight")
         assert page.evaluate("deck.getSlidePastCount()") == index + 1
 
