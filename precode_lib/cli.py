@@ -250,7 +250,7 @@ def _cost(step, jobs: int) -> str:
     return (
         f"{step.total} hand-ins, {step.left} of them to run, {jobs} at a time: about "
         f"{in_words(step.seconds)}, if each takes {USUAL} seconds; up to "
-        f"{in_words(step.longest)}, if each meets its limit."
+        f"{in_words(step.longest)} on a quiet machine, if each meets its limit."
     )
 
 

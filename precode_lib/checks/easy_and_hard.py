@@ -234,7 +234,8 @@ def late_start(text, generator):
         text,
         mentions="that a mean hides the clients who leak as before, that the cosine "
         "and the division do not mind a short gradient, that a search which fails "
-        "shows nothing about the information, and that pictures new to the model still "
+        "shows nothing about the information (more steps, or float64 on the attacker's "
+        "side, find what it missed), and that pictures new to the model still "
         "have large gradients. It asks for the worst client, the closed form and an "
         "untrained model that the server may send instead.",
         mistakes=[

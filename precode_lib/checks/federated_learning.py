@@ -260,9 +260,10 @@ def promises(text, generator):
         text,
         mentions="for each measure against whom it helps: encryption against those on "
         "the line and not against the server; local steps against nobody by "
-        "themselves; the sum against a curious server, as long as enough clients are "
-        "real and the first layer is not wide enough to give each picture a unit of "
-        "its own. And that the server may be more than curious.",
+        "themselves; the sum against a curious server with this chapter's attack, as "
+        "long as enough clients are real and the first layer is not wide enough to "
+        "give each picture a unit of its own; other attacks take whole batches apart, "
+        "so a sum is no promise. And that the server may be more than curious.",
         mistakes=[
             '"ten steps mix the pictures": units that one picture alone switches on '
             "add up multiples of that picture.",

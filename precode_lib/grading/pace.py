@@ -39,7 +39,7 @@ class Step:
         file: the latest, as it is shown; empty at the beginning.
         left: how many have to be run yet.
         seconds: that these will take.
-        longest: seconds, if each of them is stopped by its limit.
+        longest: seconds on a quiet machine, if each of them is stopped by its limit.
     """
 
     done: int

@@ -357,7 +357,7 @@ def test_the_cost_is_said_before_anything_is_run(folder, runs, capsys):
     said = capsys.readouterr().err
     assert said.startswith(
         "3 hand-ins, 3 of them to run, 2 at a time: about 30 seconds, if each takes 20 "
-        "seconds; up to 15 minutes, if each meets its limit.\n"
+        "seconds; up to 15 minutes on a quiet machine, if each meets its limit.\n"
     )
     cli.main(["grade", str(folder), "--jobs", "2", "--timeout", "600"])
     assert "3 hand-ins, none of which has to be run." in capsys.readouterr().err
