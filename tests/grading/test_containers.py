@@ -16,7 +16,10 @@ from precode_lib import cli
 from precode_lib.grading import containers, room, sandbox
 from precode_lib.grading.limits import Limits
 
-ENGINE = """#!{python}
+# The second line is a command of the shell's, and to Python a text: a first line that
+# names Python itself must not have blanks in its path.
+ENGINE = """#!/bin/sh
+"exec" "{python}" "$0" "$@"
 import json, os, subprocess, sys, tempfile
 state = {state!r}
 given = sys.argv[1:]
