@@ -3,8 +3,19 @@
 from pathlib import Path
 
 import pytest
+from hand_ins import handed_in
 
-from precode_lib.grading import calls, containers, inside, limits, sandbox, usage
+from precode_lib.grading import (
+    calls,
+    containers,
+    inside,
+    limits,
+    marks,
+    running,
+    sandbox,
+    store,
+    usage,
+)
 
 ROOT = Path(sandbox.__file__).parents[2]
 PAGE = (ROOT / "book" / "teaching_grading.md").read_text(encoding="utf-8")
@@ -58,6 +69,20 @@ def test_the_reserve_is_what_the_page_says(monkeypatch):
     assert "5 %" in line
     assert "268 MB" in line
     assert "1,074 MB" in line
+
+
+@pytest.mark.parametrize("cause", ["examiner", "machine"])
+def test_what_ends_without_fault_is_stopped_and_run_again(cause, tmp_path):
+    text = " ".join(PAGE.split())
+    assert "Should the examiner itself end, or the machine's memory, all that" in text
+    one = handed_in()
+    number = one.assembled.exercise_of.index("label")
+    cells = {number: {"error": "OSError: gone", "seconds": 1.0, "how": "raised"}}
+    run = running.Run(stopped="why", cause=cause, cells=cells)
+    assert {row.state for row in marks.mark(one, run).rows} == {"stopped"}
+    kept = store.Store(tmp_path, "bwrap", DEFAULT)
+    kept.save(one, run)
+    assert kept.load(one) is None
 
 
 def test_other_numbers_of_the_page_are_the_code_s():
