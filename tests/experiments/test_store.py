@@ -195,10 +195,10 @@ def test_floats_are_rounded_wherever_they_are():
 
 
 def test_provenance_says_with_what_and_when():
-    how = made(torch.device("cpu"), 1.234)
+    how = made(torch.device("cpu"), 1.23456)
     assert how["torch"] == torch.__version__
     assert how["device"].startswith("cpu: ")
-    assert how["processor_seconds"] == 1.2
+    assert how["processor_seconds"] == 1.235
     assert len(how["date"]) == len("2026-01-02")
     later = made(torch.device("cpu"), 1.234)
     assert (later["date"], later["time"]) > (how["date"], how["time"])
