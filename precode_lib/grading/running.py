@@ -235,15 +235,11 @@ class _Watch:
         until = time.monotonic() + self.limits.clock
         while True:
             with suppress(subprocess.TimeoutExpired):
-                code = self.process.wait(POLL)
-                if self._is_alone():
-                    return self._alone
-                if code and self.box.hold.ran_out(self._root()):
-                    return self._much_memory
-                words = f"its driver ended with code {code}"
-                return Stop("driver", words) if code else Stop()
+                self.process.wait(POLL)
             if self._is_alone():
                 return self._alone
+            if self.process.returncode is not None:
+                return self._ended(self.process.returncode)
             if interrupted is not None and interrupted.is_set():
                 return Stop("interrupted", "interrupted")
             if time.monotonic() > until:
@@ -252,6 +248,12 @@ class _Watch:
             stop = self._too_much()
             if stop.cause:
                 return stop
+
+    def _ended(self, code: int) -> Stop:
+        if code and self.box.hold.ran_out(self._root()):
+            return self._much_memory
+        words = f"its driver ended with code {code}"
+        return Stop("driver", words) if code else Stop()
 
     def _too_much(self) -> Stop:
         limits, family = self.limits, _family(self._root())
