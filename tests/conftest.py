@@ -1,6 +1,9 @@
 """What every test may use: a seeded generator, and one thread for tiny tensors."""
 
 import os
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,3 +21,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the kernels of the chapters
 def generator() -> torch.Generator:
     """A fresh generator, seeded alike for every test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def tool_named(monkeypatch):
+    """From the name of a script in tools/ to its module, loaded for this test alone."""
+    folder = Path(__file__).resolve().parents[1] / "tools"
+    monkeypatch.syspath_prepend(str(folder))  # they import each other
+
+    def load(name: str):
+        spec = spec_from_file_location(name, folder / f"{name}.py")
+        module = module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)  # dataclasses look there
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,7 +1,6 @@
 """Colab: what notebooks and library may use there, and the check that tries it."""
 
 import ast
-import importlib.util
 import json
 import re
 import subprocess
@@ -33,14 +32,9 @@ NEW_ARGUMENTS = {"tabbable", "handle_color", "text_color", "border_top", "border
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def tool(tool_named):
     """The module tools/colab_check.py."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    path = ROOT / "tools" / "colab_check.py"
-    spec = importlib.util.spec_from_file_location("colab_check", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool_named("colab_check")
 
 
 def project() -> dict:

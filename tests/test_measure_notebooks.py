@@ -1,6 +1,5 @@
 """The meter counts what it says, and no notebook needs more than Binder lends."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -22,16 +21,9 @@ time.sleep(60)
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def tool(tool_named):
     """The module tools/measure_notebooks.py."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    path = ROOT / "tools" / "measure_notebooks.py"
-    spec = importlib.util.spec_from_file_location("measure_notebooks", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return tool_named("measure_notebooks")
 
 
 def test_the_meter_adds_up_all_children_and_those_that_have_ended(tool):

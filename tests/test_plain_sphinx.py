@@ -1,6 +1,5 @@
 """The way out of Jupyter Book 1: a conf.py that says what _config.yml says."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +19,9 @@ NOT_NEEDED = {
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def tool(tool_named):
     """The module tools/plain_sphinx.py."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    path = ROOT / "tools" / "plain_sphinx.py"
-    spec = importlib.util.spec_from_file_location("plain_sphinx", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool_named("plain_sphinx")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The set-up cell: one home, in every notebook, and harmless where it is not needed."""
 
 import ast
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,15 +11,9 @@ ADDRESS = "https://github.com/ada/book"
 
 
 @pytest.fixture
-def setup_cell(monkeypatch):
+def setup_cell(tool_named):
     """The module tools/setup_cell.py."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    spec = importlib.util.spec_from_file_location(
-        "setup_cell", ROOT / "tools/setup_cell.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool_named("setup_cell")
 
 
 def notebook(*cells: tuple[str, str], ascii_only: bool = False, end: str = "\n") -> str:
