@@ -32,9 +32,9 @@ NEW_ARGUMENTS = {"tabbable", "handle_color", "text_color", "border_top", "border
 
 
 @pytest.fixture
-def tool(tool_named):
+def tool(script_at):
     """The module tools/colab_check.py."""
-    return tool_named("colab_check")
+    return script_at("tools/colab_check.py")
 
 
 def project() -> dict:

@@ -7,9 +7,9 @@ import pytest
 
 
 @pytest.fixture
-def environment(tool_named):
+def environment(script_at):
     """`environment` of tools/environments.py."""
-    return tool_named("environments").environment
+    return script_at("tools/environments.py").environment
 
 
 @pytest.fixture
