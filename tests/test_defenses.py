@@ -23,6 +23,7 @@ from precode_lib.defenses import (
     quantise,
     round_to,
 )
+from precode_lib.defenses.entries import laplace, normal, uniform
 from precode_lib.gradients import Gradients, Outer, dense
 
 
@@ -209,6 +210,13 @@ def test_the_noise_of_a_victim_is_one_draw_in_the_widest_dtype_present():
     assert_close(noise["b"], expected[:, 3:], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("draw", [normal, laplace, uniform])
+def test_every_kind_of_noise_is_as_fine_as_the_numbers_it_is_for(draw):
+    coarse, fine = (draw(99, seeded(), t) for t in (torch.float32, torch.float64))
+    assert (coarse.dtype, fine.dtype) == (torch.float32, torch.float64)
+    assert (fine != fine.float()).any()
+
+
 @pytest.mark.parametrize(
     "defense",
     [
@@ -337,7 +345,7 @@ small = partial(clip, max_norm=1)
         (lambda g: prune_globally(g, 1.0), ValueError, r"\[0, 1\)"),
         (lambda g: quantise(g, 1), ValueError, "bits must be at least 2"),
         (lambda g: quantise(g, 0, symmetric=False), ValueError, "at least 1"),
-        (lambda g: quantise(g, 17), ValueError, "round_to"),
+        (lambda g: quantise(g, 17), ValueError, "^bits must be .* round_to"),
         (lambda g: quantise(g, 8.0), TypeError, "whole number"),
         (lambda g: round_to(g, torch.int8), TypeError, "quantise"),
         (lambda g: round_to(g, "fp16"), TypeError, "torch.float16"),

@@ -280,7 +280,7 @@ def test_a_missing_opacus_is_named(monkeypatch):
     [
         ({"noise_multiplier": -1}, ValueError, "noise_multiplier"),
         ({"sample_rate": 0}, ValueError, "sample_rate"),
-        ({"sample_rate": 32}, ValueError, "sample_rate"),
+        ({"sample_rate": 1.5}, ValueError, r"^sample_rate must be in \(0, 1\]"),
         ({"steps": 1.5}, TypeError, "steps"),
         ({"steps": -1}, ValueError, "steps"),
         ({"delta": 0}, ValueError, "delta"),

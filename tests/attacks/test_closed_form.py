@@ -592,7 +592,7 @@ def test_a_layer_can_be_named_where_the_picture_changes_before_it():
         invert_linear(seen)
     found = invert_linear(seen, layer="model.features.hidden1")
     assert_close(found.images * 2 + 0.5, images[:, 0])
-    for call in (first_linear, span, isolated_inputs):
+    for call in (first_linear, span, isolated_inputs, direction_of_input):
         with pytest.raises(ValueError, match="Did you mean 'model.features.hidden1'"):
             call(seen, layer="model.features.hiden1")
     with pytest.raises(ValueError, match="no layer 'model.fc' fits"):
