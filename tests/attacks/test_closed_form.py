@@ -169,6 +169,9 @@ def test_a_batch_gives_a_mixture_and_says_so():
     found = invert_linear(seen_of(net(), (images, labels)), estimate=least_squares)
     assert not found.exact.any()
     seen = seen_of(net(), (images, labels))
+    for unit in (1e-6, 1e6):  # whatever the learning rate made of the gradient
+        shared = seen.shared.map(lambda term, unit=unit: term * unit)
+        assert not invert_linear(replace(seen, shared=shared)).exact.any()
     assert span(seen).distance(found.images[:, None]).max() < 1e-10
     assert (found.images[:, None] - images).abs().amax((2, 3, 4)).min() > 0.1
 
