@@ -306,12 +306,12 @@ def _reproduce(options: argparse.Namespace) -> int:
     found = find([*cells_of(tables, scale), *cells], store)
     try:
         write_tables(tables, scale, found, results)
-        if scale.name in LISTED:
-            write_sheets(results)
         if options.form:
             _print_records(records(tables, chosen, found), options.form)
         else:
             print(as_page(tables, chosen, found), end="")
+        if scale.name in LISTED:
+            write_sheets(results)
     finally:  # why cells failed may be why this does: a full disk
         _report_problems(tally)
     return OK if tally.is_complete else INCOMPLETE

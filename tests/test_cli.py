@@ -375,6 +375,10 @@ def test_sheets_of_all_cells_are_written_with_the_tables(
         written = (tmp_path / "results" / f"{name}.csv").read_text()
         assert capsys.readouterr().out == written
         assert len(written.splitlines()) == 1 + {"cells": 8, "victims": 16}[name]
+    sheet = tmp_path / "results" / "cells.csv"
+    sheet.write_text("not written anew")
+    reproduce("table4", *folders)
+    assert sheet.read_text() == "not written anew"
 
 
 # --- cells that came with the repository ----------------------------------------------

@@ -219,6 +219,12 @@ def test_kinds_of_cells_share_columns_and_keep_their_own(sheets):
     assert [v["cosine"] for v in victims if v["key"] == "noise"][-1] == "0.6"
 
 
+def test_an_attack_that_notes_no_steps_has_a_row(sheets):
+    (row,), victims = sheets(finished(result={"last": {"paper": MEANS}, "ssim": [0.5]}))
+    assert (row["steps"], row["outcomes"], row["last.paper.psnr"]) == ("", "", "20.0")
+    assert [(v["ssim"], v["steps"]) for v in victims] == [("0.5", "")]
+
+
 def test_sheets_are_written_where_there_are_results_and_smoke_is_in_none(tmp_path):
     write_sheets(tmp_path)
     Store(tmp_path / "smoke").write(finished())

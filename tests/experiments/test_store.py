@@ -319,7 +319,9 @@ def test_what_came_with_the_repository_is_what_git_knows(checkout):
     committed(checkout)
     theirs.write(finished(key="mine"))
     assert shipped(folder) == {"theirs"}
-    assert shipped(checkout / "elsewhere" / "lite") == set()
+    own = Store(checkout.parent / "own" / "lite")
+    own.write(finished(key="mine"))
+    assert shipped(own.folder) == set()
 
 
 def test_a_store_may_be_named_by_a_string(tmp_path):

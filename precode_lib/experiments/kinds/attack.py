@@ -147,10 +147,16 @@ def _cost(cell: AttackCell) -> float:
 
 
 def _summary(result) -> dict[str, float | str]:
-    """Steps of a search on average, and how many searches ended in which way."""
-    ends = sorted(Counter(result["outcomes"]).items())
-    steps = fmean(result["iterations"])
-    return {"steps": steps, "outcomes": ", ".join(f"{n} {how}" for how, n in ends)}
+    """Steps of a search on average, and how many searches ended in which way.
+
+    An attack of one's own may note neither.
+    """
+    ends = sorted(Counter(result.get("outcomes", [])).items())
+    steps = result.get("iterations")
+    return {
+        "steps": fmean(steps) if steps else None,
+        "outcomes": ", ".join(f"{n} {how}" for how, n in ends),
+    }
 
 
 KIND = Kind(AttackCell, _pictures, _run, _read, _cost, values=VALUES, summary=_summary)
