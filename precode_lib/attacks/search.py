@@ -46,7 +46,8 @@ class Search(Resumable[AttackStep]):
         observation: all that the attacker knows.
         recipe: what to minimise and how.
         generator: draws the starts and the bottlenecks' noise.
-        start: images (V, B, C, H, W) to begin with, instead of the recipe's.
+        start: images (V, B, C, H, W) to begin with, instead of the recipe's; or
+            whatever else the examples are.
         chunk_bytes: how much memory one evaluation may take, about.
     """
 
@@ -202,7 +203,10 @@ class Search(Resumable[AttackStep]):
             self._weights = self.recipe.layer_weights(shared)
         if len(active) != shared.num_victims or self.recipe.restarts > 1:
             shared = shared.take(active % observation.num_victims)
-        size = self._client.victims_within(self._chunk_bytes, self._best[:1])
+        labels = self._logits if self._labels is None else self._labels
+        size = self._client.victims_within(
+            self._chunk_bytes, self._best[:1], labels[:1]
+        )
         starts = range(0, len(active), size)
         parts = [slice(s, min(s + size, len(active))) for s in starts]
         whole = len(parts) == 1
@@ -405,6 +409,11 @@ def _first_logits(
     """Where a search for the labels begins: standard normal (searches, B, classes)."""
     if recipe.labels is not None:
         return None
+    if observation.num_classes is None:
+        raise ValueError(
+            "a search for the labels needs a model that returns logits (N, classes); "
+            "here the labels have another form: search with labels=known_labels."
+        )
     like = next(iter(observation.model.parameters()))
     shape = (count, observation.num_examples, observation.num_classes)
     return torch.randn(shape, generator=generator, device=generator.device).to(like)
