@@ -24,6 +24,7 @@ from precode_lib.basics.validation import (
     closest,
 )
 from precode_lib.bottleneck import (
+    Law,
     NoiseSource,
     draw_noise,
     noise_from,
@@ -150,11 +151,20 @@ class Observation:
             self, shared=self.shared.to(*args, **kwargs), model=model, labels=labels
         )
 
-    def client(self) -> "Client":
-        """The client as the attacker imagines it: the model, the loss, the protocol."""
+    def client(
+        self, imagined: Callable[[nn.Module], nn.Module] | None = None
+    ) -> "Client":
+        """The client as the attacker imagines it: the model, the loss, the protocol.
+
+        Args:
+            imagined: from the model to the one that is run in its place, with the same
+                parameters, such as `hold_dropout`.
+        """
         model = self.model
         if self.buffers is not None:
             model = _with_buffers(model, self.buffers)
+        if imagined is not None:
+            model = imagined(model)
         return Client(model, local=self.local, loss=self.loss)
 
 
@@ -267,7 +277,8 @@ class Client:
             for batch in self.local.batches(images.shape[1]):
                 with torch.no_grad(), quiet(losses), recorded_noise() as stand_ins:
                     losses(images[0, batch].detach(), labels[0, batch].detach())
-                drawn.append([_draw_for(len(images), each) for each in stand_ins])
+                pairs = zip(stand_ins, stand_ins.laws, strict=True)
+                drawn.append([_draw_for(len(images), *pair) for pair in pairs])
         return drawn
 
 
@@ -362,10 +373,10 @@ def _noise_of(noise: NoiseSource | None, victims: slice, batch: int):
     return [n.unflatten(0, (-1, batch))[victims].flatten(0, 1) for n in noise]
 
 
-def _draw_for(num_victims: int, stand_in: Tensor) -> Tensor:
+def _draw_for(num_victims: int, stand_in: Tensor, law: Law) -> Tensor:
     """Noise (V, b, ...) where one victim's bottleneck would draw (b, ...)."""
     shape = num_victims * len(stand_in), *stand_in.shape[1:]
-    return draw_noise(stand_in.new_zeros(shape)).unflatten(0, (num_victims, -1))
+    return draw_noise(stand_in.new_zeros(shape), law).unflatten(0, (num_victims, -1))
 
 
 def _check_protocol(local: object, client_step: object) -> None:
