@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_grade(commands) -> None:
-    from precode_lib.grading.limits import KINDS, Limits
+    from precode_lib.grading.limits import SANDBOXES, Limits
 
     limits = Limits()
     grade = commands.add_parser("grade", help="mark a folder of hand-ins")
@@ -140,7 +140,7 @@ def _add_grade(commands) -> None:
     )
     grade.add_argument(
         "--sandbox",
-        choices=KINDS,
+        choices=SANDBOXES,
         default="auto",
         help="bwrap; a container of podman or docker; none: for your own notebooks",
     )

@@ -28,7 +28,7 @@ from precode_lib.basics.validation import (
 )
 from precode_lib.bottleneck import noise_from
 from precode_lib.federated import Observation
-from precode_lib.gradients import one_at_a_time
+from precode_lib.gradients import first_parameter, one_at_a_time
 
 _CHUNK = 64  # public pictures of one forward pass
 
@@ -260,7 +260,7 @@ def _mean_probabilities(
     """(C,), of the model as the clients ran it; the model stays as it is."""
     model = observation.client().model
     buffers = {name: b.clone() for name, b in model.named_buffers()}
-    like = next(model.parameters())
+    like = first_parameter(model)
     gpus = [like.device] if like.is_cuda else []
     total = 0.0
     with torch.no_grad(), torch.random.fork_rng(gpus), noise_from(generator):

@@ -32,7 +32,14 @@ from .capture import (
     victim_gradients,
 )
 from .layers import Rule, linear_rule
-from .passes import Losses, differentiable, mixes_examples, pure_losses, trainable
+from .passes import (
+    Losses,
+    differentiable,
+    first_parameter,
+    mixes_examples,
+    pure_losses,
+    trainable,
+)
 from .terms import Outer, Term, dense, prefers_factors
 from .turns import one_at_a_time
 

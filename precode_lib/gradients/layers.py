@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from precode_lib.basics.validation import check_takes, closest
 
 from .convolutions import patch_factors, weight_gradients
-from .terms import Outer, Term, count, prefers_factors, shape_of
+from .terms import Outer, Term, num_victims_of, prefers_factors, shape_of
 
 Rule = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Term]]
 
@@ -150,7 +150,10 @@ def _check_term(layer: nn.Module, role: str, term: Term, num_victims: int) -> No
         )
     if parameter is None:  # a layer without its bias, say
         return
-    found, wanted = (count(term), *shape_of(term)), (num_victims, *parameter.shape)
+    found, wanted = (
+        (num_victims_of(term), *shape_of(term)),
+        (num_victims, *parameter.shape),
+    )
     if found != wanted:
         raise ValueError(
             f"the rule of {kind} must give {role!r} of {num_victims} victims as "

@@ -70,6 +70,13 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def first_parameter(model: nn.Module) -> nn.Parameter:
+    """The parameter that tells the model's device and dtype."""
+    for parameter in model.parameters():
+        return parameter
+    raise ValueError("the model has no parameters: there is nothing to train.")
+
+
 def mixes_examples(modules: nn.Module | Iterable[nn.Module]) -> bool:
     """Batch statistics tie the victims of one pass together."""
     if isinstance(modules, nn.Module):

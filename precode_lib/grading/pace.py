@@ -30,7 +30,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Step:
+class Standing:
     """What is known of a class while it is marked.
 
     Args:

@@ -20,14 +20,20 @@ from precode_lib.basics.validation import check_count
 from precode_lib.bottleneck import Loss, noise_from, per_example_loss, rehearse
 from precode_lib.data import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense, check_client_step
-from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    dense,
+    first_parameter,
+    from_list,
+    trainable,
+)
 
 from .evaluation import (
     Augment,
     LoadedPictures,
     count,
     evaluate,
-    first_parameter,
     mode,
     new_totals,
     watched,
