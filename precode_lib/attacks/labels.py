@@ -61,6 +61,15 @@ def bias_sign_labels(observation: Observation, *, layer: str | None = None) -> T
     """The class with the most negative output bias gradient, p - onehot: (V, 1).
 
     For one picture per victim; without a defense always right, whatever the features.
+
+    >>> import torch
+    >>> from precode_lib.attacks.labels import bias_sign_labels
+    >>> from precode_lib.federated import observe
+    >>> from precode_lib.models import lenet
+    >>> images, labels = torch.rand(2, 1, 3, 32, 32), torch.tensor([[3], [7]])
+    >>> bias_sign_labels(observe(lenet(), images, labels, labels_known=False))
+    tensor([[3],
+            [7]])
     """
     layer = output_layer(observation, layer)
     _check_single(observation, "bias_sign_labels")

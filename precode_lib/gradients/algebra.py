@@ -221,6 +221,13 @@ def cosine_similarity(
 
     Args:
         weights: (P,), a factor for each parameter's share of all three products.
+
+    >>> import torch
+    >>> from precode_lib.gradients import Gradients, cosine_similarity
+    >>> a = Gradients({"bias": torch.tensor([[1.0, 0.0], [2.0, 2.0]])})
+    >>> b = Gradients({"bias": torch.tensor([[0.0, 3.0], [5.0, 5.0]])})
+    >>> cosine_similarity(a, b)
+    tensor([0., 1.])
     """
     return _cosine(*(_weigh(p, weights).sum(1) for p in _three_products(a, b)))
 
