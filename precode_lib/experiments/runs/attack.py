@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -21,7 +22,16 @@ from precode_lib.experiments.cells import Progress, Run
 from precode_lib.experiments.names.attacks import ATTACKS
 from precode_lib.experiments.names.datasets import DATASETS
 from precode_lib.federated import Observation, observe
-from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, Convention, pair, reorder, score
+from precode_lib.metrics import (
+    NOTEBOOK,
+    PAPER,
+    UNIT,
+    Convention,
+    Scores,
+    pair,
+    reorder,
+    score,
+)
 from precode_lib.training import read_checkpoint
 
 MOST_SHOWN = 6  # reconstructions of one cell that are kept as pictures
@@ -124,23 +134,29 @@ def judged(found: Found, pictures: Pictures, shown: list[int]) -> dict[str, Any]
         for name, images in {"last": found.last, "best": found.best}.items()
     }
 
-    def judge(end: str, convention: Convention):
+    def judge(end: str, convention: Convention) -> Scores:
         pixels = guesses[end]
         options = {"convention": convention, "normalisation": normalisation}
         return score(originals, pixels, **options)
 
-    table = {
-        end: {
-            c.name: {**judge(end, c).mean._asdict(), "asr": judge(end, c).asr}
-            for c in (PAPER, UNIT, NOTEBOOK)
-        }
-        for end in guesses
+    judged_by = {
+        end: {c.name: judge(end, c) for c in (PAPER, UNIT, NOTEBOOK)} for end in guesses
     }
-    result = {**table, "ssim": judge("last", PAPER).ssim.tolist(), **found.notes}
+    table = {
+        end: {name: {**s.mean._asdict(), "asr": s.asr} for name, s in scores.items()}
+        for end, scores in judged_by.items()
+    }
+    result = {**table, **_of_each(judged_by["last"][PAPER.name]), **found.notes}
     if shown:
         result["shown"] = shown
         result["pictures"] = [_png(guesses["last"][i]) for i in shown]
     return result
+
+
+def _of_each(scores: Scores) -> dict[str, list[float | None]]:
+    """Each victim's metrics; None for the infinite PSNR of an exact copy."""
+    psnr = [value if isfinite(value) else None for value in scores.psnr.tolist()]
+    return {"mse": scores.mse.tolist(), "psnr": psnr, "ssim": scores.ssim.tolist()}
 
 
 def storable(pictures: Pictures, cell) -> list[int]:
