@@ -48,7 +48,6 @@ _CODES = (
     "stopped before the end (what was finished is kept)."
 )
 OK, INCOMPLETE, MISUSED, STOPPED = 0, 1, 2, 3
-_MOST_REMARKS = 20  # on a terminal; the report has all
 # What is cut off where the terminal ends is the end of the postfix. No remaining time:
 # cells differ a hundredfold, and the cost was announced.
 _BAR = "{n_fmt}/{total_fmt} cells |{bar:12}| {elapsed}{postfix}"
@@ -141,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_grade(commands) -> None:
-    from precode_lib.grading.limits import KINDS, Limits
+    from precode_lib.grading.limits import SANDBOXES, Limits
 
     limits = Limits()
     grade = commands.add_parser("grade", help="mark a folder of hand-ins")
@@ -161,7 +160,7 @@ def _add_grade(commands) -> None:
     )
     grade.add_argument(
         "--sandbox",
-        choices=KINDS,
+        choices=SANDBOXES,
         default="auto",
         help="bwrap; a container of podman or docker; none: for your own notebooks",
     )
@@ -217,18 +216,13 @@ def _grade(options: argparse.Namespace) -> int:
         graded = room.grade(settings, show)
     marked = graded.marked
     remarks = report.remarks(marked, graded.remarks)
-    for sentence in remarks[:_MOST_REMARKS]:
+    for sentence in report.for_terminal(remarks):
         print(sentence, file=sys.stderr)
-    if len(remarks) > _MOST_REMARKS:
-        print(f"{len(remarks) - _MOST_REMARKS} more: see the report.", file=sys.stderr)
     if options.json:
         print(tables.as_json(marked))
     else:
-        stopped = sum(not one.ended for one in marked)
-        print(
-            f"{len(marked)} hand-ins marked, {stopped} of them stopped or unreadable; "
-            f"sandbox: {settings.kind}.\n{settings.out / 'report.html'}"
-        )
+        print(report.summary(marked, settings.kind))
+        print(settings.out / "report.html")
     return OK if all(one.ended for one in marked) else INCOMPLETE
 
 
@@ -237,42 +231,23 @@ def _progress_of_class(options: argparse.Namespace, jobs: int):
     """Lend what shows each step; a line each minute where there is no terminal."""
     from tqdm.auto import tqdm
 
-    from precode_lib.grading.pace import in_words
-
     bar_format = _BAR.replace(" cells ", " hand-ins ")
     said = time.monotonic()
     with tqdm(disable=options.quiet or None, bar_format=bar_format) as bar:
 
         def show(step) -> None:
             nonlocal said
-            left = (
-                f"about {in_words(step.seconds)} left" if step.left else "all are run"
-            )
             bar.n, bar.total = step.done, step.total
-            bar.set_postfix_str(f"{left}, {step.file}")
+            bar.set_postfix_str(step.rest())
             if options.quiet:
                 return
             if not step.file:
-                print(_cost(step, jobs), file=sys.stderr)
+                print(step.cost(jobs), file=sys.stderr)
             elif bar.disable and time.monotonic() > said + 60:
                 said = time.monotonic()
-                line = f"{step.done} of {step.total} hand-ins, {left}, {step.file}"
-                print(line, file=sys.stderr)
+                print(step, file=sys.stderr)
 
         yield show
-
-
-def _cost(step, jobs: int) -> str:
-    """What a class will cost, in a sentence."""
-    from precode_lib.grading.pace import USUAL, in_words
-
-    if not step.left:
-        return f"{step.total} hand-ins, none of which has to be run."
-    return (
-        f"{step.total} hand-ins, {step.left} of them to run, {jobs} at a time: about "
-        f"{in_words(step.seconds)}, if each takes {USUAL} seconds; up to "
-        f"{in_words(step.longest)} on a quiet machine, if each meets its limit."
-    )
 
 
 def _reproduce(options: argparse.Namespace) -> int:

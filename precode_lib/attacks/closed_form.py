@@ -113,6 +113,15 @@ def invert_linear(
     Args:
         layer: see `first_linear`.
         estimate: `largest_row`, or behind noise `total_least_squares`.
+
+    >>> import torch
+    >>> from precode_lib.attacks.closed_form import invert_linear
+    >>> from precode_lib.federated import observe
+    >>> from precode_lib.models import smlp
+    >>> images, labels = torch.rand(2, 1, 3, 8, 8), torch.tensor([[3], [7]])
+    >>> found = invert_linear(observe(smlp((3, 8, 8), width=64), images, labels))
+    >>> torch.allclose(found.images, images[:, 0], atol=1e-3)
+    True
     """
     check_function(estimate, "estimate", "total_least_squares")
     names = first_linear(observation, layer)

@@ -28,7 +28,7 @@ from precode_lib.basics.validation import (
 )
 from precode_lib.bottleneck import noise_from
 from precode_lib.federated import Observation
-from precode_lib.gradients import one_at_a_time
+from precode_lib.gradients import first_parameter, one_at_a_time
 
 _CHUNK = 64  # public pictures of one forward pass
 
@@ -61,6 +61,15 @@ def bias_sign_labels(observation: Observation, *, layer: str | None = None) -> T
     """The class with the most negative output bias gradient, p - onehot: (V, 1).
 
     For one picture per victim; without a defense always right, whatever the features.
+
+    >>> import torch
+    >>> from precode_lib.attacks.labels import bias_sign_labels
+    >>> from precode_lib.federated import observe
+    >>> from precode_lib.models import lenet
+    >>> images, labels = torch.rand(2, 1, 3, 32, 32), torch.tensor([[3], [7]])
+    >>> bias_sign_labels(observe(lenet(), images, labels, labels_known=False))
+    tensor([[3],
+            [7]])
     """
     layer = output_layer(observation, layer)
     _check_single(observation, "bias_sign_labels")
@@ -157,6 +166,11 @@ def label_accuracy(found: Tensor, truth: Tensor) -> Tensor:
 def output_layer(observation: Observation, layer: str | None = None) -> str:
     """The last layer whose weight has a row for each class; or `layer`, checked."""
     check_observation(observation)
+    if observation.num_classes is None:
+        raise ValueError(
+            "labels can be read off an output layer of logits (N, classes); this model "
+            "returns something else: labels_known=True, or labels=known_labels."
+        )
     parameters = dict(observation.model.named_parameters())
     shapes = {n: parameters[f"{n}.weight"].shape for n in layer_names(observation)}
     fitting = [
@@ -260,7 +274,7 @@ def _mean_probabilities(
     """(C,), of the model as the clients ran it; the model stays as it is."""
     model = observation.client().model
     buffers = {name: b.clone() for name, b in model.named_buffers()}
-    like = next(model.parameters())
+    like = first_parameter(model)
     gpus = [like.device] if like.is_cuda else []
     total = 0.0
     with torch.no_grad(), torch.random.fork_rng(gpus), noise_from(generator):

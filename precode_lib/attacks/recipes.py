@@ -16,6 +16,7 @@ from precode_lib.attacks.objectives import cosine_distance, squared_distance
 from precode_lib.attacks.recipe import Recipe, varied
 from precode_lib.attacks.search import Search
 from precode_lib.attacks.starts import normal, patterned
+from precode_lib.attacks.telling import telling
 from precode_lib.basics.schedules import step_decay
 from precode_lib.federated import Observation
 
@@ -87,21 +88,41 @@ CPL_PRECODE = replace(
 )
 
 
+@telling(DLG)
 def dlg(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
     """Search for pictures and labels at once (Zhu et al. 2019)."""
     return Search(observation, varied(DLG, changes), generator=generator)
 
 
+@telling(IDLG)
 def idlg(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
     """Read off the label, then search for the picture (Zhao et al. 2020)."""
     return Search(observation, varied(IDLG, changes), generator=generator)
 
 
+@telling(IGA)
 def iga(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
-    """Match the gradient's direction by signed steps (Geiping et al. 2020)."""
+    """Match the gradient's direction by signed steps (Geiping et al. 2020).
+
+    >>> import torch
+    >>> from precode_lib.attacks import iga
+    >>> from precode_lib.data import Normalisation
+    >>> from precode_lib.federated import observe
+    >>> from precode_lib.models import lenet
+    >>> images, labels = torch.rand(2, 1, 3, 16, 16), torch.tensor([[3], [7]])
+    >>> box = Normalisation(mean=(0.5,), std=(0.25,))
+    >>> images = box.normalise(images)
+    >>> seen = observe(lenet((3, 16, 16)), images, labels, normalisation=box)
+    >>> for step in iga(seen, generator=torch.Generator(), iterations=3):
+    ...     print(step.iteration, step.images.shape)
+    0 torch.Size([2, 1, 3, 16, 16])
+    1 torch.Size([2, 1, 3, 16, 16])
+    2 torch.Size([2, 1, 3, 16, 16])
+    """
     return Search(observation, varied(IGA, changes), generator=generator)
 
 
+@telling(CPL)
 def cpl(observation: Observation, *, generator: torch.Generator, **changes) -> Search:
     """Start from a pattern, hold on to the label (Wei et al. 2020)."""
     return Search(observation, varied(CPL, changes), generator=generator)

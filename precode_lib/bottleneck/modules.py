@@ -189,6 +189,12 @@ def with_precode(
         example: images (N, C, H, W) or a shape (C, H, W) for the dry run that finds
             the sizes; by default model.image_shape, or (3, 32, 32).
         generator: draws the bottlenecks' initial weights, in the order of the places.
+
+    >>> from precode_lib.bottleneck import with_precode
+    >>> from precode_lib.models import lenet
+    >>> defended = with_precode(lenet(), k=64)
+    >>> [name for name, _ in defended.fc.named_children()]
+    ['bottleneck', 'layer']
     """
     chosen = places(model, before, after, example=example)
     ks = per_place(k, len(chosen), "k")

@@ -19,11 +19,11 @@ from .terms import (
     Outer,
     Term,
     concatenate_terms,
-    count,
     dense,
     factor_term,
     inner_of,
     map_term,
+    num_victims_of,
     products_of,
     shape_of,
     squared_distance_of,
@@ -38,7 +38,7 @@ class Gradients(Mapping[str, Term]):
         self._squared_norms: Tensor | None = None
         if not self._terms:
             raise ValueError("a gradient needs at least one term, got none.")
-        counts = {name: count(term) for name, term in self._terms.items()}
+        counts = {name: num_victims_of(term) for name, term in self._terms.items()}
         if len(set(counts.values())) != 1:
             raise ValueError(f"every term needs the same number of victims: {counts}.")
 
@@ -65,7 +65,7 @@ class Gradients(Mapping[str, Term]):
     @property
     def num_victims(self) -> int:
         """V: every term has this many."""
-        return count(next(iter(self.values())))
+        return num_victims_of(next(iter(self.values())))
 
     @property
     def requires_grad(self) -> bool:
@@ -221,6 +221,13 @@ def cosine_similarity(
 
     Args:
         weights: (P,), a factor for each parameter's share of all three products.
+
+    >>> import torch
+    >>> from precode_lib.gradients import Gradients, cosine_similarity
+    >>> a = Gradients({"bias": torch.tensor([[1.0, 0.0], [2.0, 2.0]])})
+    >>> b = Gradients({"bias": torch.tensor([[0.0, 3.0], [5.0, 5.0]])})
+    >>> cosine_similarity(a, b)
+    tensor([0., 1.])
     """
     return _cosine(*(_weigh(p, weights).sum(1) for p in _three_products(a, b)))
 

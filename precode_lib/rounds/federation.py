@@ -20,13 +20,12 @@ from precode_lib.bottleneck import Loss, per_example_loss
 from precode_lib.data import Pictures
 from precode_lib.defenses import ClientStep, Defense, bytes_on_wire
 from precode_lib.federated import Observation
-from precode_lib.gradients import Gradients
+from precode_lib.gradients import Gradients, first_parameter
 from precode_lib.training import (
     LoadedPictures,
     OptimizerFactory,
     Randomness,
     evaluate,
-    first_parameter,
     make_optimizer,
     set_gradients,
     try_model,

@@ -20,14 +20,20 @@ from precode_lib.basics.validation import check_count
 from precode_lib.bottleneck import Loss, noise_from, per_example_loss, rehearse
 from precode_lib.data import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense, check_client_step
-from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    dense,
+    first_parameter,
+    from_list,
+    trainable,
+)
 
 from .evaluation import (
     Augment,
     LoadedPictures,
     count,
     evaluate,
-    first_parameter,
     mode,
     new_totals,
     watched,
@@ -303,6 +309,17 @@ def fit(
         compiled: wraps the model for the training steps, for example
             `partial(torch.compile, mode="reduce-overhead")`, whose CUDA graphs pay
             for small networks. Not yet tried on a GPU.
+
+    >>> from dataclasses import replace
+    >>> import torch
+    >>> from precode_lib.data import Pictures, Splits
+    >>> from precode_lib.models import lenet
+    >>> from precode_lib.training import PAPER, fit
+    >>> pixels, labels = torch.rand(20, 3, 16, 16), torch.arange(20) % 2
+    >>> pictures = Pictures(pixels, labels, ("cat", "dog"), "made up")
+    >>> model, short = lenet((3, 16, 16), 2), replace(PAPER, epochs=2)
+    >>> len(list(fit(model, Splits(pictures, pictures), short)))
+    2
     """
     if every is not None:
         check_count(every, "every")

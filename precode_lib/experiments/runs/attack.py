@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from precode_lib.attacks import Recipe, Search
+from precode_lib.attacks import Recipe, Search, given
 from precode_lib.basics.files import atomic_file
+from precode_lib.bottleneck import recorded_noise
 from precode_lib.data import Normalisation, Pictures
 from precode_lib.experiments.bench import Bench, Found
 from precode_lib.experiments.cells import Progress, Run
 from precode_lib.experiments.names.attacks import ATTACKS
 from precode_lib.experiments.names.datasets import DATASETS
-from precode_lib.experiments.runs.noise_heard import Told, remembering
 from precode_lib.federated import Observation, observe
 from precode_lib.metrics import (
     NOTEBOOK,
@@ -43,10 +43,11 @@ Attacking = Generator[Progress, None, Found]
 def run(cell, bench: Bench) -> Run:
     """Let the cell's attacker hear what its victims send, and judge what it finds."""
     attack, (pictures,) = ATTACKS.named(cell.attack), bench.pictures
-    noise, drawn = bench.generator("noise"), []
-    source = remembering(noise, drawn) if attack.knows_noise else noise
-    seen = observed(bench, bench.model().eval(), source, noise, cell.batch_size)
-    attacking = partial(search, heard=drawn) if attack.run is None else attack.run
+    noise = bench.generator("noise")
+    with recorded_noise() as drawn:
+        seen = observed(bench, bench.model().eval(), noise, noise, cell.batch_size)
+    heard = drawn if attack.knows_noise else ()
+    attacking = partial(search, heard=heard) if attack.run is None else attack.run
     found = yield from attacking(seen, cell, bench)
     return judged(found, pictures, storable(pictures, cell))
 
@@ -83,8 +84,10 @@ def search(
     Args:
         heard: the noise that the clients drew, for an attacker who is told it.
     """
-    begin = partial(Told, heard=heard) if heard else Search
-    steps = begin(observation, recipe(cell), generator=bench.generator("attack"))
+    made = recipe(cell)
+    if heard:
+        made = replace(made, hidden=given(heard, num_examples=cell.batch_size))
+    steps = Search(observation, made, generator=bench.generator("attack"))
     yield from _searched(steps, bench)
     found = steps.result
     notes = {
