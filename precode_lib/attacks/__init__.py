@@ -50,7 +50,7 @@ from precode_lib.attacks.recipes import (
 )
 from precode_lib.attacks.reports import AttackStep, Reconstruction
 from precode_lib.attacks.search import Search
-from precode_lib.attacks.unknowns import Guess, Unknown, drawn, shift
+from precode_lib.attacks.unknowns import Trial, Unknown, drawn, shift
 from precode_lib.basics.resuming import progress
 from precode_lib.basics.schedules import constant, step_decay
 
@@ -63,13 +63,13 @@ __all__ = [
     "IGA_PRECODE",
     "UNIT_FREE_DLG",
     "AttackStep",
-    "Guess",
     "Hidden",
     "Recipe",
     "Reconstruction",
     "Search",
     "Site",
     "Sites",
+    "Trial",
     "Unknown",
     "VictimLBFGS",
     "bias_corrected_labels",

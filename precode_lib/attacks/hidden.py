@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from precode_lib.attacks.unknowns import Guess, Unknown, drawn
+from precode_lib.attacks.unknowns import Trial, Unknown, drawn
 from precode_lib.basics.validation import check_count
 from precode_lib.bottleneck import Law
 from precode_lib.federated import Client
@@ -128,12 +128,12 @@ class Hidden:
     def next_step(self) -> None:
         """A step of the search begins; its evaluations all see the same."""
 
-    def of(self, searches: Tensor, guess: Guess) -> Callable[[Tensor, Law], Tensor]:
+    def of(self, searches: Tensor, guess: Trial) -> Callable[[Tensor, Law], Tensor]:
         """What the client of these searches draws, for `noise_from`."""
         return _InOrder(partial(self.at, searches=searches, guess=guess))
 
     def at(
-        self, index: int, mean: Tensor, law: Law, *, searches: Tensor, guess: Guess
+        self, index: int, mean: Tensor, law: Law, *, searches: Tensor, guess: Trial
     ) -> Tensor:
         """What stands at the site of this number: (S * B, ...)."""
         raise NotImplementedError
@@ -349,7 +349,7 @@ def kept_share(masks: Tensor) -> Tensor:
 
 
 def _unknown(site: Site, *, start=None, **options: Any) -> Unknown:
-    def enter(guess: Guess, values: Tensor) -> None:
+    def enter(guess: Trial, values: Tensor) -> None:
         guess.draws.append(values)
 
     first = drawn(site.shape, site.law.draw if start is None else start)

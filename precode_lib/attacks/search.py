@@ -19,7 +19,7 @@ from precode_lib.attacks.optimizers import optimize
 from precode_lib.attacks.recipe import Recipe, check_per_victim, check_recipe
 from precode_lib.attacks.reports import OUTCOMES, AttackStep, Reconstruction
 from precode_lib.attacks.unknowns import (
-    Guess,
+    Trial,
     Unknown,
     like_model,
     searched_labels,
@@ -226,11 +226,11 @@ class Search(Resumable[AttackStep]):
                 total = total + unknown.prior_weight * prior
         return total
 
-    def _guess(self, values: Sequence[Tensor], searches: Tensor) -> Guess:
+    def _guess(self, values: Sequence[Tensor], searches: Tensor) -> Trial:
         labels = None
         if self._labels is not None:
             labels = self._labels[searches % self.observation.num_victims]
-        guess = Guess(values[0], labels)
+        guess = Trial(values[0], labels)
         for unknown, value in zip(self._unknowns, values, strict=True):
             unknown.enter(guess, value)
         copies = self._hidden.copies
@@ -239,7 +239,7 @@ class Search(Resumable[AttackStep]):
             guess.labels = guess.labels.repeat_interleave(copies, 1)
         return guess
 
-    def _distance(self, guess: Guess, searches: Tensor, target: Gradients) -> Tensor:
+    def _distance(self, guess: Trial, searches: Tensor, target: Gradients) -> Tensor:
         recipe = self.recipe
         source = self._hidden.of(searches, guess)
         gradients = self._client(guess.images, guess.labels, noise=source)
@@ -347,7 +347,7 @@ def _pictures(
 ) -> Unknown:
     """The pictures, as the first unknown of every search."""
 
-    def enter(guess: Guess, images: Tensor) -> None:
+    def enter(guess: Trial, images: Tensor) -> None:
         guess.images = images
 
     return Unknown(

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from precode_lib.basics.validation import check_function, check_range
 from precode_lib.federated import Observation
+from precode_lib.gradients import first_parameter
 
 
 @dataclass
-class Guess:
+class Trial:
     """What the imagined client is given: S searches side by side.
 
     Args:
@@ -46,7 +47,7 @@ class Unknown:
 
     name: str
     start: Callable[[Observation, int, Generator], Tensor]
-    enter: Callable[[Guess, Tensor], None]
+    enter: Callable[[Trial, Tensor], None]
     signed: bool = False
     rate: float = 1.0
     box: tuple[float | Tensor, float | Tensor] | None = None
@@ -79,7 +80,7 @@ class Unknown:
 
 def like_model(observation: Observation) -> Tensor:
     """A parameter: searches run in its precision, and where it is."""
-    return next(iter(observation.model.parameters()))
+    return first_parameter(observation.model)
 
 
 def drawn(
@@ -107,7 +108,7 @@ def searched_labels() -> Unknown:
         shape = observation.num_examples, observation.num_classes
         return drawn(shape)(observation, count, generator)
 
-    def enter(guess: Guess, logits: Tensor) -> None:
+    def enter(guess: Trial, logits: Tensor) -> None:
         guess.labels = logits.softmax(-1)
 
     return Unknown("labels", start, enter)
@@ -129,7 +130,7 @@ def shift(most: float = 4.0, *, rate: float = 1.0) -> Unknown:
             like_model(observation)
         )
 
-    def enter(guess: Guess, pixels: Tensor) -> None:
+    def enter(guess: Trial, pixels: Tensor) -> None:
         guess.images = moved(guess.images, pixels)
 
     return Unknown("shift", start, enter, rate=rate, box=(-most, most))
