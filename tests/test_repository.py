@@ -136,6 +136,13 @@ def test_the_readme_names_every_room_in_the_order_of_the_list():
     assert named == [*others, first]  # what all stand on comes last there
 
 
+@pytest.mark.parametrize(("room", "path"), modules(), ids=lambda part: str(part)[-40:])
+def test_no_banner_divides_a_file(room, path):
+    """Where a file has parts with names, it is several files."""
+    banners = re.findall(r"^ *# ?-{3}.*", path.read_text(encoding="utf-8"), re.M)
+    assert not banners or path.name == "search.py"
+
+
 def homes(name: str) -> list[Path]:
     """The files of the library that importing a dotted name reads."""
     top, *rest = name.split(".")
