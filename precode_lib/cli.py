@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import precode_lib
 from precode_lib.experiments import (
+    LISTED,
     RESULTS,
     SCALES,
     TABLES,
@@ -24,16 +25,21 @@ from precode_lib.experiments import (
     as_csv,
     as_json,
     as_page,
+    cells_csv,
     cells_of,
     default_folder,
     find,
+    listed,
     make_writable,
     records,
+    shipped,
+    victims_csv,
+    write_sheets,
     write_tables,
 )
 
 if TYPE_CHECKING:
-    from precode_lib.experiments import Event, Table, Tally
+    from precode_lib.experiments import Cell, Event, Table, Tally
 
 _SUMMARY = "Reproduce the paper's tables, show which results are there, mark hand-ins."
 _CODES = (
@@ -91,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="for checkpoints and weights; default unfinished/ in the cache folder",
     )
+    run.add_argument(
+        "--fresh",
+        action="store_true",
+        help="run also what came with the repository; results go to --results, or to "
+        "fresh/ in the folder of --work",
+    )
     run.add_argument("--dry-run", action="store_true", help="say the cost, run nothing")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -114,6 +126,15 @@ def _parser() -> argparse.ArgumentParser:
                 const=kind,
                 help=f"rows as {kind.upper()}",
             )
+        if command is show:
+            for kind in ("cell", "victim"):
+                form.add_argument(
+                    f"--{kind}s",
+                    dest="form",
+                    action="store_const",
+                    const=f"{kind}s",
+                    help=f"CSV with a row for every {kind}",
+                )
     _add_grade(commands)
     return parser
 
@@ -232,45 +253,36 @@ def _progress_of_class(options: argparse.Namespace, jobs: int):
 def _reproduce(options: argparse.Namespace) -> int:
     from precode_lib.experiments import (
         Lab,
-        Tally,
         default_work,
         forecast,
-        is_idle,
-        lend_client,
-        run_on,
     )
 
     scale = SCALES[options.scale]
     chosen = scale if options.seeds is None else replace(scale, seeds=options.seeds)
-    tables, results = _tables(options.table), _results_folder(options)
+    work = _absolute(options.work) or default_work()
+    tables = _tables(options.table)
+    results = _fresh_folder(options, work) if options.fresh else _folder(options)
     cells, store = cells_of(tables, chosen), Store(results / scale.name)
     lab = Lab(
-        work=_absolute(options.work) or default_work(),
+        work=work,
         data=_existing(options.data),
         device=_device(options.device, is_here=options.scheduler is None),
     )
     ahead = forecast(cells, store)
     announced = f"{options.table} at scale {scale.name}: {ahead}"
-    print(announced, file=sys.stderr, flush=True)
+    print(announced, _shipped(cells, store), sep="", file=sys.stderr, flush=True)
     if options.dry_run:
         return OK
     _make_writable(store.folder, options.results, "--results")
     if options.scheduler is None:  # else it is the workers' own
         _make_writable(lab.work, options.work, "--work")
     print(f"Cells are kept in {store.folder}, tables beside it.", file=sys.stderr)
-    tally = Tally()
-    with (
-        lend_client(options.workers, options.scheduler) as client,
-        _bar(ahead.total, options) as show,
-    ):
-        if client is not None and is_idle(client):
-            print("No workers are there yet; cells wait.", file=sys.stderr)
-        for event in run_on(client, cells, store, lab):
-            tally.add(event)
-            show(event, tally)
+    tally = _run(options, cells, store, lab, total=ahead.total)
     found = find([*cells_of(tables, scale), *cells], store)
     try:
         write_tables(tables, scale, found, results)
+        if scale.name in LISTED:
+            write_sheets(results)
         if options.form:
             _print_records(records(tables, chosen, found), options.form)
         else:
@@ -280,13 +292,59 @@ def _reproduce(options: argparse.Namespace) -> int:
     return OK if tally.is_complete else INCOMPLETE
 
 
+def _run(options: argparse.Namespace, cells, store: Store, lab, *, total: int):
+    """Run the cells here or on workers; returns what became of them."""
+    from precode_lib.experiments import Tally, is_idle, lend_client, run_on
+
+    tally = Tally()
+    with (
+        lend_client(options.workers, options.scheduler) as client,
+        _bar(total, options) as show,
+    ):
+        if client is not None and is_idle(client):
+            print("No workers are there yet; cells wait.", file=sys.stderr)
+        for event in run_on(client, cells, store, lab):
+            tally.add(event)
+            show(event, tally)
+    return tally
+
+
+def _shipped(cells: "list[Cell]", store: Store) -> str:
+    """What to know of cells that nobody here has run, in a line."""
+    keys = shipped(store.folder)
+    came = [f for f in find(cells, store).values() if f.key in keys]
+    if not came:
+        return ""
+    dates = sorted({finished.made["date"] for finished in came})
+    dated = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    return (
+        f"\nThese {len(came)} cells came with the repository (dated {dated}); run them "
+        "anew with --fresh."
+    )
+
+
+def _fresh_folder(options: argparse.Namespace, work: Path) -> Path:
+    """Where results go that were not looked for: never to those of the repository."""
+    if options.results is None:
+        return work / "fresh"
+    folder = Path(options.results)
+    if folder.resolve() == default_folder().resolve():
+        raise ValueError(
+            f"--fresh keeps the results in {folder} as they are; name another folder "
+            "with --results, or none."
+        )
+    return folder
+
+
 def _results(options: argparse.Namespace) -> int:
-    folder, tables = _results_folder(options), _tables(options.table)
+    folder, tables = _folder(options), _tables(options.table)
     if options.results and not folder.is_dir():
         raise FileNotFoundError(
             f"--results names {folder}, which is no folder; name the one that "
             "`precode reproduce` was given."
         )
+    if options.form in ("cells", "victims"):
+        return _print_sheet(options, folder)
     names = [options.scale] if options.scale else ["paper", "lite", "smoke"]
     made = []
     for scale in (SCALES[name] for name in names):
@@ -303,11 +361,20 @@ def _results(options: argparse.Namespace) -> int:
     return OK
 
 
+def _print_sheet(options: argparse.Namespace, folder: Path) -> int:
+    """The sheet of all tables' cells, or of one table's."""
+    rows = listed(folder, [options.scale] if options.scale else LISTED)
+    wanted = [r for r in rows if options.table in ("all", *r.tables)]
+    as_sheet = cells_csv if options.form == "cells" else victims_csv
+    print(as_sheet(wanted), end="")
+    return OK
+
+
 def _tables(name: str) -> "list[Table]":
     return list(TABLES.values()) if name == "all" else [TABLES[name]]
 
 
-def _results_folder(options: argparse.Namespace) -> Path:
+def _folder(options: argparse.Namespace) -> Path:
     return Path(options.results) if options.results else default_folder()
 
 

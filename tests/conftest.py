@@ -24,15 +24,16 @@ def generator() -> torch.Generator:
 
 
 @pytest.fixture
-def tool_named(monkeypatch):
-    """From the name of a script in tools/ to its module, loaded for this test alone."""
-    folder = Path(__file__).resolve().parents[1] / "tools"
-    monkeypatch.syspath_prepend(str(folder))  # they import each other
+def script_at(monkeypatch):
+    """From a file that is no part of a package to its module, loaded for this test."""
+    root = Path(__file__).resolve().parents[1]
 
-    def load(name: str):
-        spec = spec_from_file_location(name, folder / f"{name}.py")
+    def load(place: str):
+        file = root / place
+        monkeypatch.syspath_prepend(str(file.parent))  # neighbours import each other
+        spec = spec_from_file_location(file.stem, file)
         module = module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)  # dataclasses look there
+        monkeypatch.setitem(sys.modules, file.stem, module)  # dataclasses look there
         spec.loader.exec_module(module)
         return module
 

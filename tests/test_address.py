@@ -1,6 +1,5 @@
 """The address of the repository: one home, checked, and everything follows it."""
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -12,13 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def address():
+@pytest.fixture
+def address(script_at):
     """The module tools/address.py."""
-    spec = importlib.util.spec_from_file_location("address", ROOT / "tools/address.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_at("tools/address.py")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The script that audits a model, on its own and on one that is known to leak."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,10 @@ SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "audit_your_model.py
 
 
 @pytest.fixture
-def script():
+def script(script_at):
     if not SCRIPT.exists():
         pytest.skip("the examples are not here; they come with the repository")
-    spec = importlib.util.spec_from_file_location("audit_your_model", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_at("examples/audit_your_model.py")
 
 
 def test_the_script_prints_its_table_and_what_zeros_are_worth(script, capsys):

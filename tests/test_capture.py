@@ -753,7 +753,7 @@ def test_a_loss_that_averages_is_refused():
             torch.zeros(2).long(),
             r"each picture: images\[:, None\]",
         ),
-        (torch.rand(2, 12), torch.zeros(2).long(), r"x\[:, None, None, None\]"),
+        (torch.rand(2, 12), torch.zeros(2).long(), r"rows\[:, None\]; one for all"),
         (torch.rand(2, 1, 3, 2, 2), torch.zeros(2).long(), r"labels must be \(V, B\)"),
         (torch.rand(2, 1, 3, 2, 2), torch.zeros(1, 2).long(), r"= \(2, 1\)"),
     ],

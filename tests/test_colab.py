@@ -32,9 +32,9 @@ NEW_ARGUMENTS = {"tabbable", "handle_color", "text_color", "border_top", "border
 
 
 @pytest.fixture
-def tool(tool_named):
+def tool(script_at):
     """The module tools/colab_check.py."""
-    return tool_named("colab_check")
+    return script_at("tools/colab_check.py")
 
 
 def project() -> dict:
@@ -46,8 +46,7 @@ def project() -> dict:
 
 
 def test_what_colab_has_is_new_enough_so_that_nothing_is_installed(tool):
-    lines = tool.PINS.read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    pairs = [line.split("==") for line in tool.packages() if "==" in line]
     there = {canonicalize_name(name): version for name, version in pairs}
     needed = list(map(Requirement, project()["dependencies"]))
     named = [r for r in needed if canonicalize_name(r.name) in there]

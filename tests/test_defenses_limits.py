@@ -37,6 +37,11 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def noisy(defense, **options):
+    """A defense with the same draws at every call, whichever test comes first."""
+    return lambda gradients: defense(gradients, generator=seeded(), **options)
+
+
 MODEL = mlp((3, 8, 8), 10, depth=2, width=64, generator=seeded(1))
 IMAGES = torch.randn(16, 1, 3, 8, 8, generator=seeded(2))  # of variance 1
 LABELS = torch.randint(10, (16, 1), generator=seeded(3))
@@ -60,11 +65,11 @@ def test_without_a_defense_the_closed_form_is_exact():
         (round_to, 1e-5),
         (partial(round_to, dtype=torch.bfloat16), 1e-3),
         (quantise, 1e-3),  # to 8 bits
-        (partial(quantise, bits=8, generator=seeded()), 1e-3),
+        (noisy(quantise, bits=8), 1e-3),
         (partial(prune, ratio=0.1), 1e-6),
         (partial(prune_globally, ratio=0.1), 1e-6),
         (partial(prune, ratio=0.9), 0.05),
-        (partial(add_noise, std=1e-3, generator=seeded()), 1e-2),
+        (noisy(add_noise, std=1e-3), 1e-2),
         (chain(partial(clip, max_norm=1.0), partial(prune, ratio=0.1), round_to), 1e-5),
     ],
 )
@@ -75,15 +80,15 @@ def test_these_do_not_hide_a_picture_from_a_division(defense, still_leaks):
 @pytest.mark.parametrize(
     "defense",
     [
-        partial(add_noise, std=0.1, generator=seeded()),
-        partial(add_laplace_noise, std=0.1, generator=seeded()),
+        noisy(add_noise, std=0.1),
+        noisy(add_laplace_noise, std=0.1),
         partial(quantise, bits=2),
     ],
 )
 @pytest.mark.parametrize("estimate", [largest_row, total_least_squares])
 def test_these_break_the_closed_form(defense, estimate):
-    # A grey picture would be off by 1.
-    assert error(defense=defense, estimate=estimate) > 0.4
+    # A grey picture would be off by 1; of 20 seeds the kindest leaves 0.33.
+    assert error(defense=defense, estimate=estimate) > 0.3
 
 
 def test_an_estimate_over_all_rows_undoes_most_of_mild_noise():

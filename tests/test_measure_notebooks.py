@@ -21,9 +21,9 @@ time.sleep(60)
 
 
 @pytest.fixture
-def tool(tool_named):
+def tool(script_at):
     """The module tools/measure_notebooks.py."""
-    return tool_named("measure_notebooks")
+    return script_at("tools/measure_notebooks.py")
 
 
 def test_the_meter_adds_up_all_children_and_those_that_have_ended(tool):

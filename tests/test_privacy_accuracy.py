@@ -1,7 +1,5 @@
 """The script with the trade-off between privacy and accuracy, in its quick mode."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,16 +8,11 @@ from PIL import Image
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "privacy_accuracy.py"
 
 
-@pytest.fixture(scope="module")
-def script():
+@pytest.fixture
+def script(script_at):
     if not SCRIPT.exists():
         pytest.skip("the examples are not here; they come with the repository")
-    spec = importlib.util.spec_from_file_location("privacy_accuracy", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return script_at("examples/privacy_accuracy.py")
 
 
 def test_the_script_prints_a_row_for_each_defense_and_draws_them(

@@ -140,7 +140,18 @@ def test_the_readme_names_every_room_in_the_order_of_the_list():
 def test_no_banner_divides_a_file(room, path):
     """Where a file has parts with names, it is several files."""
     banners = re.findall(r"^ *# ?-{3}.*", path.read_text(encoding="utf-8"), re.M)
-    assert not banners or path.name == "search.py"
+    assert banners == []
+
+
+def test_contributing_says_what_comes_into_every_room_and_where_its_test_is():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+ \| `(precode_lib/.+)` \| `(tests/.+)` \|$", text, re.M)
+    rooms = [room_of(ROOT / home) for home, _ in rows]
+    assert [*dict.fromkeys(rooms)] == ROOMS
+    for room, (home, test) in zip(rooms, rows, strict=True):
+        assert (ROOT / home).exists(), home
+        tested = "\n".join(imported(ROOT / test))
+        assert f"precode_lib.{room}" in tested, f"{test} is no test of {room}"
 
 
 def homes(name: str) -> list[Path]:

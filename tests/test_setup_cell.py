@@ -11,9 +11,9 @@ ADDRESS = "https://github.com/ada/book"
 
 
 @pytest.fixture
-def setup_cell(tool_named):
+def setup_cell(script_at):
     """The module tools/setup_cell.py."""
-    return tool_named("setup_cell")
+    return script_at("tools/setup_cell.py")
 
 
 def notebook(*cells: tuple[str, str], ascii_only: bool = False, end: str = "\n") -> str:

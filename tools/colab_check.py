@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from address import ROOT, read
+from environments import environment
 from setup_cell import notebooks
 
 PINS = ROOT / "tools" / "colab.txt"
@@ -37,21 +38,11 @@ UNANSWERED = re.compile(r"^NotSolved: \w+: not answered yet\.")
 WIDGETS = ("test_widgets*.py", "test_plots.py")
 
 
-def environment(folder: Path, python: str, index: str | None) -> Path:
-    """The Python of an environment with Colab's versions; made if it is not there."""
-    inside, stamp = folder / "bin" / "python", folder / "colab.txt"
-    if stamp.exists() and stamp.read_text() == PINS.read_text():
-        return inside
-    print(f"making an environment like Colab's in {folder}", flush=True)
-    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-    install = [inside, "-m", "pip", "install", "--quiet"]
-    if index:
-        torch = [line for line in PINS.read_text().split() if line.startswith("torch")]
-        subprocess.run([*install, *torch, "--index-url", index], check=True)
-    # hypothesis: not on Colab, but the widgets' tests draw from it
-    subprocess.run([*install, "--requirement", PINS, "hypothesis"], check=True)
-    shutil.copy(PINS, stamp)
-    return inside
+def packages() -> list[str]:
+    """What pip is asked for: Colab's versions."""
+    lines = PINS.read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    return [*pins, "hypothesis"]  # not on Colab, but the widgets' tests draw from it
 
 
 def installed(python: Path) -> dict[str, str]:
@@ -145,7 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--torch-index", help="of PyTorch, for example without CUDA")
     parser.add_argument("--widgets", action="store_true", help="their tests, too")
     options = parser.parse_args(arguments)
-    python = environment(options.folder, options.python, options.torch_index)
+    index = options.torch_index
+    python = environment(options.folder, options.python, packages(), torch_index=index)
     found, paths = 0, [path.resolve() for path in options.notebooks] or notebooks()
     with as_on_the_net(read()) as (files, variables):
         for path in paths:

@@ -5,16 +5,15 @@
 
 Jupyter Book 1 is hardly maintained any more, and version 2 cannot build this book. The
 sources stay as they are: this reads _config.yml and _toc.yml, writes the conf.py that
-stands for them, makes an environment with today's versions in _build/plain, once a
-version of this file, and builds there as `book/make.py` does, where a warning is a
-failure. A workflow runs it weekly, so that the way out is known to be open.
+stands for them, makes an environment with today's versions in _build/plain, once (to
+have newer ones, remove it), and builds there as `book/make.py` does, where a warning is
+a failure. A workflow runs it weekly, so that the way out is known to be open.
 
 The day it is needed: write `conf_py` into a conf.py beside _toc.yml, put `PACKAGES` in
 pyproject.toml in place of jupyter-book, and let book/make.py call sphinx-build.
 """
 
 import argparse
-import hashlib
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 import yaml
 from address import ROOT
+from environments import environment
 
 FOLDER = ROOT / "_build" / "plain"
 # What Jupyter Book 1 brings and this book uses.
@@ -118,22 +118,9 @@ def conf_py(config: Mapping[str, Any], root: Path) -> str:
     return "\n".join([*lines, *(f"{n} = {found[n]!r}" for n in sorted(found)), ""])
 
 
-def environment(folder: Path, python: str, index: str | None) -> Path:
-    """The Python of an environment with the newest versions; made if needed."""
-    inside, stamp = folder / "bin" / "python", folder / "stamp"
-    ours = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == ours:
-        return inside
-    print(f"making an environment with the newest Sphinx in {folder}", flush=True)
-    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-    install = [inside, "-m", "pip", "install", "--quiet"]
-    torch = ["torch", "torchvision"]
-    extra = ["--index-url", index] if index else []
-    subprocess.run([*install, *torch, *extra], check=True)
-    subprocess.run([*install, *PACKAGES, *_needed()], check=True)
-    subprocess.run([*install, "--no-deps", "--editable", ROOT], check=True)
-    stamp.write_text(ours)
-    return inside
+def packages() -> list[str]:
+    """What pip is asked for: Sphinx, all that chapters need, and the library itself."""
+    return [*PACKAGES, *_needed(), f"--editable={ROOT}"]
 
 
 def _needed() -> list[str]:
@@ -176,7 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--torch-index", help="another index for torch")
     parser.add_argument("--build-only", action="store_true", help="no browser")
     options = parser.parse_args(arguments)
-    python = environment(FOLDER, options.python, options.torch_index)
+    index = options.torch_index
+    python = environment(FOLDER, options.python, packages(), torch_index=index)
     site = build(python, FOLDER)
     if site is None:
         return 1

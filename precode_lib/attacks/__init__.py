@@ -14,6 +14,17 @@ from precode_lib.attacks.closed_form import (
     span,
     total_least_squares,
 )
+from precode_lib.attacks.hidden import (
+    Hidden,
+    Site,
+    Sites,
+    fresh,
+    given,
+    kept_share,
+    mean_of,
+    searched,
+    still,
+)
 from precode_lib.attacks.labels import (
     bias_corrected_labels,
     bias_sign_labels,
@@ -39,6 +50,7 @@ from precode_lib.attacks.recipes import (
 )
 from precode_lib.attacks.reports import AttackStep, Reconstruction
 from precode_lib.attacks.search import Search
+from precode_lib.attacks.unknowns import Guess, Unknown, drawn, shift
 from precode_lib.basics.resuming import progress
 from precode_lib.basics.schedules import constant, step_decay
 
@@ -51,9 +63,14 @@ __all__ = [
     "IGA_PRECODE",
     "UNIT_FREE_DLG",
     "AttackStep",
+    "Guess",
+    "Hidden",
     "Recipe",
     "Reconstruction",
     "Search",
+    "Site",
+    "Sites",
+    "Unknown",
     "VictimLBFGS",
     "bias_corrected_labels",
     "bias_sign_labels",
@@ -61,19 +78,27 @@ __all__ = [
     "cpl",
     "direction_of_input",
     "dlg",
+    "drawn",
     "expected_count_labels",
     "first_linear",
+    "fresh",
+    "given",
     "idlg",
     "iga",
     "invert_linear",
     "isolated_inputs",
+    "kept_share",
     "known_labels",
     "label_accuracy",
     "largest_row",
     "least_squares",
+    "mean_of",
     "progress",
     "row_sum_labels",
+    "searched",
+    "shift",
     "span",
     "step_decay",
+    "still",
     "total_least_squares",
 ]

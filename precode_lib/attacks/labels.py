@@ -172,6 +172,11 @@ def label_accuracy(found: Tensor, truth: Tensor) -> Tensor:
 def output_layer(observation: Observation, layer: str | None = None) -> str:
     """The last layer whose weight has a row for each class; or `layer`, checked."""
     check_observation(observation)
+    if observation.num_classes is None:
+        raise ValueError(
+            "labels can be read off an output layer of logits (N, classes); this model "
+            "returns something else: labels_known=True, or labels=known_labels."
+        )
     parameters = dict(observation.model.named_parameters())
     shapes = {n: parameters[f"{n}.weight"].shape for n in layer_names(observation)}
     fitting = [

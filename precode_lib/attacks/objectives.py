@@ -68,6 +68,11 @@ def total_variation(images: Tensor) -> Tensor:
 
     Anisotropic and without a root, over all of a victim's pictures and channels.
     """
+    if images.dim() != 5:
+        raise ValueError(
+            "total variation is of pictures (V, B, C, H, W), got examples "
+            f"{tuple(images.shape)}: search with prior_weight=0 or another prior."
+        )
     return _TotalVariation.apply(images)
 
 

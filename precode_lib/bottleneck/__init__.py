@@ -4,6 +4,7 @@
 their noise comes from and their cost goes, `losses` the loss that counts this cost.
 """
 
+from .held import hold_dropout, hold_statistics
 from .losses import Loss, loss, num_classes, per_example_loss, rehearse
 from .modules import (
     Bottleneck,
@@ -15,6 +16,7 @@ from .modules import (
 from .sampling import (
     BITS_BETA,
     NATS_PER_BIT,
+    Law,
     NoiseSource,
     draw_noise,
     kl_terms,
@@ -31,7 +33,10 @@ __all__ = [
     "NATS_PER_BIT",
     "Bottleneck",
     "ConvolutionalBottleneck",
+    "Law",
     "VariationalBottleneck",
+    "hold_dropout",
+    "hold_statistics",
     "kl_terms",
     "kl_to_standard_normal",
     "loss",

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from precode_lib.data import MissingDataError, Pictures, Splits, victims
+from precode_lib.data import MissingDataError, Pictures, Splits, victim_indices
 from precode_lib.experiments.names.datasets import DATASETS, files_of
 
 
@@ -50,7 +50,23 @@ class Gallery:
         """The pictures under attack: published ones, or some of the training part."""
         source = self._published(dataset)
         _check_enough(source, number)
-        return self._once(("victims", dataset, number), lambda: victims(source, number))
+        rows = self._once(
+            ("rows", dataset, number), lambda: victim_indices(source, number)
+        )
+        chosen = self._once(("victims", dataset, number), lambda: source[rows])
+        self.loaded["indices", id(chosen)] = rows
+        return chosen
+
+    def about(self, pictures: Pictures) -> dict[str, Any]:
+        """What a result says of a collection from here; of victims also which ones."""
+        known = {
+            "name": pictures.name,
+            "number": len(pictures),
+            "shape": list(pictures.image_shape),
+            "fidelity": pictures.fidelity,
+        }
+        indices = self.loaded.get(("indices", id(pictures)))
+        return known if indices is None else {**known, "indices": indices}
 
     def digest(self, parts: Sequence[Pictures]) -> str:
         """A checksum of collections that were taken from here."""
@@ -94,7 +110,7 @@ def _check_enough(pictures: Pictures, wanted: int) -> None:
 def _some(pictures: Pictures, number: int | None) -> Pictures:
     if number is None or number >= len(pictures):
         return pictures
-    return victims(pictures, number, seed=0)
+    return pictures[victim_indices(pictures, number, seed=0)]
 
 
 def _digest(pictures: Pictures) -> str:

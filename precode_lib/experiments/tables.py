@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from precode_lib.experiments import protocol
-from precode_lib.experiments.cells import Cell, Setup, kind_of, reseeded
+from precode_lib.experiments.cells import Cell, Setup, kind_of, namesake, reseeded
 from precode_lib.experiments.kinds.noise import NoiseCell
 from precode_lib.experiments.protocol import Scale
 from precode_lib.experiments.store import Finished
@@ -58,6 +58,9 @@ class Row:
         spread: sample standard deviation over seeds; None for fewer than two, and if
             one is not finite.
         seeds: how many seeds were run, of how many.
+        keys: the names of the cells that it is read from, a seed each.
+        same_as: of those under whose name the same work counts, where this is another
+            name of it.
     """
 
     setup: Setup
@@ -69,6 +72,8 @@ class Row:
     spread: float | None
     seeds: int
     of_seeds: int
+    keys: tuple[str, ...] = ()
+    same_as: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -87,10 +92,24 @@ def rows(table: Table, scale: Scale, found: Mapping[Cell, Finished]) -> list[Row
     """The table, as far as its cells are among the finished ones."""
     made = []
     for cell in dict.fromkeys(table.cells(scale)):
-        finished = [found.get(reseeded(cell, seed)) for seed in scale.seeds]
-        results = [each.result for each in finished if each is not None]
-        made += _rows_of(cell, results, len(scale.seeds), scale)
+        keys = _keys(cell, scale, found)
+        same_as = _keys(namesake(cell), scale, found) if keys else ()
+        results = [found[each].result for each in _seeds(cell, scale) if each in found]
+        for row in _rows_of(cell, results, len(scale.seeds), scale):
+            made.append(replace(row, keys=keys, same_as=same_as))
     return made
+
+
+def _seeds(cell: Cell, scale: Scale) -> list[Cell]:
+    return [reseeded(cell, seed) for seed in scale.seeds]
+
+
+def _keys(
+    cell: Cell | None, scale: Scale, found: Mapping[Cell, Finished]
+) -> tuple[str, ...]:
+    """The names of a cell's files, all seeds that were run."""
+    seeds = [] if cell is None else _seeds(cell, scale)
+    return tuple(found[each].key for each in seeds if each in found)
 
 
 def _rows_of(

@@ -258,25 +258,27 @@ def _check_loss(loss: Loss) -> None:
 
 
 _HOW_TO_SHAPE = {
-    2: "Rows x of a table: x[:, None, None, None], and a model that flattens them.",
+    1: "It is one number for each; rows of a table are (V, B, features).",
+    2: "Rows of a table, a client for each: rows[:, None]; one for all: rows[None].",
     3: "If this is one picture, it is images[None, None].",
     4: "A client for each picture: images[:, None]; one client for all: images[None].",
 }
 
 
 def check_victims(images: Tensor, labels: Tensor) -> None:
-    """Refuse anything but pictures (V, B, C, H, W) with labels (V, B[, classes])."""
+    """Refuse anything but examples (V, B, ...) with their labels (V, B, ...).
+
+    Examples are pictures (C, H, W), rows, sound, volumes, embeddings: floats of any
+    shape. Labels are whatever the loss takes.
+    """
     for name, given in (("images", images), ("labels", labels)):
         if not isinstance(given, Tensor):
             raise TypeError(
                 f"{name} must be a Tensor, got {type(given).__name__}; "
                 "torch.as_tensor(...) makes one."
             )
-    if images.dim() != 5:
-        raise ValueError(
-            f"images must be (V, B, C, H, W), victims x pictures; got "
-            f"{tuple(images.shape)}. {_HOW_TO_SHAPE.get(images.dim(), '')}"
-        )
+    if images.dim() < 2 or labels.shape[:2] != images.shape[:2]:
+        raise ValueError(_misshapen(images, labels))
     if not images.is_floating_point():
         raise ValueError(
             f"images must be floating point, got {images.dtype}; 8-bit pictures become "
@@ -284,8 +286,16 @@ def check_victims(images: Tensor, labels: Tensor) -> None:
         )
     if images.numel() == 0:
         raise ValueError(f"there is no picture: images are {tuple(images.shape)}.")
-    if labels.shape[:2] != images.shape[:2] or labels.dim() not in (2, 3):
-        raise ValueError(
-            f"labels must be (V, B) = {tuple(images.shape[:2])}, or (V, B, classes); "
-            f"got {tuple(labels.shape)}."
+
+
+def _misshapen(images: Tensor, labels: Tensor) -> str:
+    if images.dim() == 5:
+        return (
+            f"labels must be (V, B) = {tuple(images.shape[:2])}, or (V, B, ...) as the "
+            f"loss takes them; got {tuple(labels.shape)}."
         )
+    return (
+        "images must be (V, B, C, H, W), victims x pictures, or other examples "
+        f"(V, B, ...), with labels for each; got images {tuple(images.shape)} and "
+        f"labels {tuple(labels.shape)}. {_HOW_TO_SHAPE.get(images.dim(), '')}"
+    )

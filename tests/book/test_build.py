@@ -14,9 +14,6 @@ import pytest
 from book_site import ROOT, SITE, documents
 from jupyter_cache import get_cache
 
-sys.path.insert(0, str(ROOT / "tools"))
-import address
-
 
 @pytest.fixture
 def static_build(monkeypatch):
@@ -101,8 +98,9 @@ def test_launch_buttons_wait_for_an_address(
 @pytest.mark.slow
 @pytest.mark.parametrize("account", ["_account_", "ada"])
 def test_pages_offer_binder_and_colab_only_with_an_address(
-    monkeypatch, tmp_path, account
+    script_at, monkeypatch, tmp_path, account
 ):
+    address = script_at("tools/address.py")
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     for folder in ("book/_ext", "book/_static", "tools"):
         shutil.copytree(ROOT / folder, tmp_path / folder)

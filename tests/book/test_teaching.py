@@ -1,7 +1,6 @@
 """The lecturer's guide names what exists: chapters, exercises, quizzes, minutes."""
 
 import ast
-import importlib.util
 import json
 import re
 import subprocess
@@ -156,14 +155,9 @@ def test_the_zip_for_students_has_the_exercises_and_no_solutions(tmp_path):
 
 
 @pytest.fixture
-def goal_map():
+def goal_map(script_at):
     """The module book/_ext/goal_map.py."""
-    spec = importlib.util.spec_from_file_location(
-        "goal_map", BOOK / "_ext" / "goal_map.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_at("book/_ext/goal_map.py")
 
 
 def test_every_numbered_chapter_says_its_time_and_three_goals(goal_map):

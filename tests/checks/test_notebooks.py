@@ -1,16 +1,17 @@
 """From a solved notebook to a student's, and what a malformed one is told."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from precode_lib.marking.notebooks import Exercise, exercises, student, title
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import exercises as tool  # noqa: E402  a folder of scripts, no package
+
+@pytest.fixture
+def tool(script_at):
+    """The module tools/exercises.py."""
+    return script_at("tools/exercises.py")
 
 
 def markdown(text: str, *tags: str) -> dict:
@@ -92,14 +93,14 @@ def test_a_malformed_notebook_is_told_where(changes, message):
 
 
 @pytest.fixture
-def root(tmp_path) -> Path:
+def root(tool, tmp_path) -> Path:
     (tmp_path / tool.SOLVED).mkdir(parents=True)
     path = tmp_path / tool.SOLVED / "sums.ipynb"
     path.write_text(json.dumps(solved()), encoding="utf-8")
     return tmp_path
 
 
-def test_the_tool_writes_checks_and_removes_students_notebooks(root, capsys):
+def test_the_tool_writes_checks_and_removes_students_notebooks(tool, root, capsys):
     written = root / tool.STUDENTS / "sums.ipynb"
     assert tool.main(["--check"], root) == 1
     assert not written.exists()
@@ -116,12 +117,12 @@ def test_the_tool_writes_checks_and_removes_students_notebooks(root, capsys):
     assert "a + b" not in written.read_text()
 
 
-def test_a_malformed_notebook_is_named_by_the_tool(root):
+def test_a_malformed_notebook_is_named_by_the_tool(tool, root):
     (root / tool.SOLVED / "odd.ipynb").write_text(json.dumps(solved(answer="x")))
     with pytest.raises(ValueError, match=r"odd\.ipynb: expected Answer"):
         tool.main([], root)
 
 
-def test_the_students_notebooks_are_those_of_the_solved_ones():
+def test_the_students_notebooks_are_those_of_the_solved_ones(tool):
     assert len(tool.copies()) > 0
     assert tool.drifted() == {}, "run `python tools/exercises.py`"

@@ -48,6 +48,17 @@ def fresh(tmp_path) -> Lab:
     return Lab(work=tmp_path)
 
 
+def test_a_result_says_which_pictures_of_their_collection_the_victims_are(fresh):
+    gallery = fresh.gallery
+    chosen = gallery.victims("photos", 4)
+    said = gallery.about(chosen)
+    assert (said["name"], said["number"]) == (chosen.name, 4)
+    whole = gallery.splits("photos", None, None).train
+    assert torch.equal(whole[said["indices"]].stored, chosen.stored)
+    assert "indices" not in gallery.about(whole)
+    assert said["indices"] == data.victim_indices(whole, 4)
+
+
 # --- where pictures come from ---------------------------------------------------------
 
 

@@ -35,6 +35,8 @@ class Defended:
         is_dense: whether what it sends is met entry by entry, which takes a search
             several times as long.
         slows: times as long as without it an MLP trains.
+        same_as: another name of the very same defense, by which results count; this
+            one is told beside it.
     """
 
     title: str
@@ -44,6 +46,7 @@ class Defended:
     meant: str | None = None
     is_dense: bool = False
     slows: float = 1.0
+    same_as: str | None = None
 
 
 def meant(name: str) -> str:
@@ -96,7 +99,9 @@ DEFENSES: Registry[Defended] = Registry(
         "gc": Defended("pruning 10 %", _pruning(0.1), slows=_PRUNED),
         # What the paper may have meant, or done: see the table "why".
         "ng-2-x10": _NOISY("noise 10⁻¹ for 10⁻²", _noise(1e-1), meant="ng-2"),
-        "ng-3-x10": _NOISY("noise 10⁻² for 10⁻³", _noise(1e-2), meant="ng-3"),
+        "ng-3-x10": _NOISY(
+            "noise 10⁻² for 10⁻³", _noise(1e-2), meant="ng-3", same_as="ng-2"
+        ),
         "gc-90": _PRUNED_MORE("pruning 90 %", _pruning(0.9)),
         "gc-99": _PRUNED_MORE("pruning 99 %", _pruning(0.99)),
         "gc-90-global": _PRUNED_MORE(

@@ -6,22 +6,32 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from precode_lib.attacks import Recipe, Search
+from precode_lib.attacks import Recipe, Search, given
 from precode_lib.basics.files import atomic_file
+from precode_lib.bottleneck import recorded_noise
 from precode_lib.data import Normalisation, Pictures
 from precode_lib.experiments.bench import Bench, Found
 from precode_lib.experiments.cells import Progress, Run
 from precode_lib.experiments.names.attacks import ATTACKS
 from precode_lib.experiments.names.datasets import DATASETS
-from precode_lib.experiments.runs.noise_heard import Told, remembering
 from precode_lib.federated import Observation, observe
-from precode_lib.metrics import NOTEBOOK, PAPER, UNIT, Convention, pair, reorder, score
+from precode_lib.metrics import (
+    NOTEBOOK,
+    PAPER,
+    UNIT,
+    Convention,
+    Scores,
+    pair,
+    reorder,
+    score,
+)
 from precode_lib.training import read_checkpoint
 
 MOST_SHOWN = 6  # reconstructions of one cell that are kept as pictures
@@ -33,10 +43,11 @@ Attacking = Generator[Progress, None, Found]
 def run(cell, bench: Bench) -> Run:
     """Let the cell's attacker hear what its victims send, and judge what it finds."""
     attack, (pictures,) = ATTACKS.named(cell.attack), bench.pictures
-    noise, drawn = bench.generator("noise"), []
-    source = remembering(noise, drawn) if attack.knows_noise else noise
-    seen = observed(bench, bench.model().eval(), source, noise, cell.batch_size)
-    attacking = partial(search, heard=drawn) if attack.run is None else attack.run
+    noise = bench.generator("noise")
+    with recorded_noise() as drawn:
+        seen = observed(bench, bench.model().eval(), noise, noise, cell.batch_size)
+    heard = drawn if attack.knows_noise else ()
+    attacking = partial(search, heard=heard) if attack.run is None else attack.run
     found = yield from attacking(seen, cell, bench)
     return judged(found, pictures, storable(pictures, cell))
 
@@ -73,8 +84,10 @@ def search(
     Args:
         heard: the noise that the clients drew, for an attacker who is told it.
     """
-    begin = partial(Told, heard=heard) if heard else Search
-    steps = begin(observation, recipe(cell), generator=bench.generator("attack"))
+    made = recipe(cell)
+    if heard:
+        made = replace(made, hidden=given(heard, num_examples=cell.batch_size))
+    steps = Search(observation, made, generator=bench.generator("attack"))
     yield from _searched(steps, bench)
     found = steps.result
     notes = {
@@ -121,23 +134,29 @@ def judged(found: Found, pictures: Pictures, shown: list[int]) -> dict[str, Any]
         for name, images in {"last": found.last, "best": found.best}.items()
     }
 
-    def judge(end: str, convention: Convention):
+    def judge(end: str, convention: Convention) -> Scores:
         pixels = guesses[end]
         options = {"convention": convention, "normalisation": normalisation}
         return score(originals, pixels, **options)
 
-    table = {
-        end: {
-            c.name: {**judge(end, c).mean._asdict(), "asr": judge(end, c).asr}
-            for c in (PAPER, UNIT, NOTEBOOK)
-        }
-        for end in guesses
+    judged_by = {
+        end: {c.name: judge(end, c) for c in (PAPER, UNIT, NOTEBOOK)} for end in guesses
     }
-    result = {**table, "ssim": judge("last", PAPER).ssim.tolist(), **found.notes}
+    table = {
+        end: {name: {**s.mean._asdict(), "asr": s.asr} for name, s in scores.items()}
+        for end, scores in judged_by.items()
+    }
+    result = {**table, **_of_each(judged_by["last"][PAPER.name]), **found.notes}
     if shown:
         result["shown"] = shown
         result["pictures"] = [_png(guesses["last"][i]) for i in shown]
     return result
+
+
+def _of_each(scores: Scores) -> dict[str, list[float | None]]:
+    """Each victim's metrics; None for the infinite PSNR of an exact copy."""
+    psnr = [value if isfinite(value) else None for value in scores.psnr.tolist()]
+    return {"mse": scores.mse.tolist(), "psnr": psnr, "ssim": scores.ssim.tolist()}
 
 
 def storable(pictures: Pictures, cell) -> list[int]:
