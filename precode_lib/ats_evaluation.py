@@ -4,7 +4,6 @@ from precode_lib.ats.evaluation import (
     IGA_ATS,
     SCOUTING,
     Deterministic,
-    Guess,
     adaptive,
     compare,
     plain,
@@ -12,6 +11,7 @@ from precode_lib.ats.evaluation import (
 )
 from precode_lib.ats.evaluation import PolicyAttack as Attack
 from precode_lib.ats.evaluation import PolicyEvaluation as Evaluation
+from precode_lib.ats.evaluation import PolicyGuess as Guess
 from precode_lib.ats.evaluation import evaluate_policy as evaluate
 
 __all__ = [

@@ -136,6 +136,13 @@ def test_the_readme_names_every_room_in_the_order_of_the_list():
     assert named == [*others, first]  # what all stand on comes last there
 
 
+@pytest.mark.parametrize(("room", "path"), modules(), ids=lambda part: str(part)[-40:])
+def test_no_banner_divides_a_file(room, path):
+    """Where a file has parts with names, it is several files."""
+    banners = re.findall(r"^ *# ?-{3}.*", path.read_text(encoding="utf-8"), re.M)
+    assert banners == []
+
+
 def test_contributing_says_what_comes_into_every_room_and_where_its_test_is():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .+ \| `(precode_lib/.+)` \| `(tests/.+)` \|$", text, re.M)

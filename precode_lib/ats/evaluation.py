@@ -22,8 +22,17 @@ from precode_lib.gradients import first_parameter
 from precode_lib.metrics import Scores, score
 
 __all__ = [
-    "IGA_ATS", "SCOUTING", "Deterministic", "Guess", "PolicyAttack",
-    "PolicyEvaluation", "adaptive", "compare", "evaluate_policy", "plain", "through",
+    "IGA_ATS",
+    "SCOUTING",
+    "Deterministic",
+    "PolicyAttack",
+    "PolicyEvaluation",
+    "PolicyGuess",
+    "adaptive",
+    "compare",
+    "evaluate_policy",
+    "plain",
+    "through",
 ]  # fmt: skip
 
 # Gao et al. 2021, section 5: Geiping's attack with a fifth of its iterations.
@@ -34,7 +43,7 @@ Deterministic = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> pixels
 
 
 @dataclass(frozen=True, repr=False)
-class Guess:
+class PolicyGuess:
     """What an attacker believes: the picture before and after the transformation."""
 
     original: Tensor  # (V, C, H, W) pixels in [0, 1]
@@ -43,7 +52,7 @@ class Guess:
     chosen: Tensor | None = None  # (V,): which of the transformations it tried
 
 
-PolicyAttack = Callable[[Observation, Generator], Guess]
+PolicyAttack = Callable[[Observation, Generator], PolicyGuess]
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,7 +63,7 @@ class PolicyEvaluation:
     originals: Tensor  # (V, C, H, W) pixels in [0, 1]
     transformed: Tensor  # (V, C, H, W) pixels in [0, 1]: the clients' real inputs
     variants: tuple[Variant, ...]  # what happened to each picture
-    guess: Guess
+    guess: PolicyGuess
     against_original: Scores
     against_transformed: Scores
 
@@ -142,11 +151,11 @@ def compare(
 
 def plain(
     observation: Observation, generator: Generator, *, recipe: Recipe = IGA_ATS
-) -> Guess:
+) -> PolicyGuess:
     """Search for the picture behind the gradient, and take it for the original."""
     found = _run(observation, recipe, generator)
     pixels = _pixels(found)
-    return Guess(pixels, pixels, found.objective.cpu())
+    return PolicyGuess(pixels, pixels, found.objective.cpu())
 
 
 def adaptive(
@@ -156,7 +165,7 @@ def adaptive(
     transforms: Sequence[Deterministic],
     recipe: Recipe = IGA_ATS,
     scouting: float = SCOUTING,
-) -> Guess:
+) -> PolicyGuess:
     """Search for the picture before the transformation, through the transformation.
 
     The candidate passes a differentiable transformation on its way into the model. A
@@ -195,7 +204,7 @@ def adaptive(
         original[rows] = _pixels(found)
         transformed[rows] = transform(original[rows]).clamp(0, 1)
         objective[rows] = found.objective.cpu().float()
-    return Guess(original, transformed, objective, chosen)
+    return PolicyGuess(original, transformed, objective, chosen)
 
 
 def through(transform: Deterministic, observation: Observation) -> Observation:

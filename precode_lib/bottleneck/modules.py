@@ -1,7 +1,6 @@
 """PRECODE: sample the features before classifying them.
 
 Scheliga, Mäder, Seeland 2022; the convolutional kind is its 2023 successor (CVB).
-This page is also the front door to the rooms behind it: noise, loss, insertion.
 """
 
 import math
@@ -43,6 +42,7 @@ class Bottleneck(nn.Module):
     def sample(self, mean: Tensor, raw_std: Tensor) -> Tensor:
         """Draw mean + softplus(raw_std) · noise and record beta · KL."""
         std = softplus(raw_std)
+        # log_softplus, not std.log(): where std underflows to 0, the KL stays finite.
         record_kl(self.beta * self.kl(mean, std, log_softplus(raw_std)))
         return mean + std * draw_noise(mean)
 

@@ -72,6 +72,7 @@ def dp_sgd_step(
             "the model mixes its batch (as batch norm does), so no picture has a "
             "gradient of its own to clip; use group norm, or model.eval()."
         )
+    # Each picture as a victim of its own, so that one pass has all their gradients.
     x, y = (tensor.flatten(0, 1).unsqueeze(1) for tensor in (images, labels))
     clipped = clip(capture(x, y, noise=noise), clip_norm)
     mean = Gradients(

@@ -1,9 +1,9 @@
 """What a gradient is, and every victim's from one pass through the model.
 
 `terms` is one parameter's gradient, dense or factored; `algebra` adds terms up over a
-model. `capture` takes gradients of any model: `plan` looks which layers the rules of
-`layers` can serve, `passes` runs and records the model, `convolutions` has what the
-quick rule needs, and `turns` keeps other threads out meanwhile.
+model, `factoring` finds factors again. `capture` takes gradients of any model: `plan`
+looks which layers the rules of `layers` can serve, `passes` runs and records the model,
+`convolutions` and `lean` are quick ones, and `turns` keeps other threads out meanwhile.
 """
 
 from .algebra import (
@@ -11,14 +11,12 @@ from .algebra import (
     check_gradients,
     concatenate,
     cosine_similarity,
-    factor,
     from_list,
     inner,
     inners,
     keeping_axis,
     layer_cosines,
     matching,
-    ranks,
     squared_distance,
     squared_distances,
     squared_norm,
@@ -31,6 +29,7 @@ from .capture import (
     victim_by_victim,
     victim_gradients,
 )
+from .factoring import factor, ranks
 from .layers import Rule, linear_rule
 from .passes import (
     Losses,

@@ -25,8 +25,8 @@ from precode_lib.bottleneck import (
 )
 
 from .algebra import Gradients, concatenate
-from .convolutions import lean_convolutions
 from .layers import Rule, checked_rules
+from .lean import lean_convolutions
 from .passes import (
     LayerCall,
     Losses,
@@ -174,6 +174,7 @@ class Capture:
         calling = record(plan.layers, plan.in_place)
         with recorded_noise() as noise, calling as calls, lean:
             losses = self._losses.run(images.flatten(0, 1), labels.flatten(0, 1))
+        # Each victim's mean; in their sum they do not meet, so slopes stay their own.
         total = losses.view(images.shape[:2]).mean(1).sum()
         terms = _Terms()
         for call, delta in zip(calls, _deltas(total, calls, graph), strict=True):
@@ -194,7 +195,7 @@ class Capture:
         noise: Sequence[Tensor],
     ) -> Iterator[tuple[str, Tensor]]:
         """Gradients of these parameters, victim by victim, from the same noise."""
-        prefix = "model."
+        prefix = "model."  # as `Losses` calls it
         chosen = {
             prefix + n: p.detach()
             for n, p in self.model.named_parameters()
@@ -202,11 +203,13 @@ class Capture:
         }
         losses = pure_losses(self.model, self.loss)
 
+        # unheard: the first pass has told everyone of this noise and its KL.
         def victim_loss(chosen, images, labels, noise):
             with noise_from(noise), unheard():
                 return functional_call(losses, chosen, (images, labels)).mean()
 
         noise = [n.unflatten(0, images.shape[:2]) for n in noise]
+        # "different": each victim's dropout has a mask of its own.
         per_victim = vmap(
             grad(victim_loss), in_dims=(None, 0, 0, 0), randomness="different"
         )
@@ -228,15 +231,16 @@ def _deltas(total: Tensor, calls: Sequence[LayerCall], graph: bool) -> list[Tens
 
 
 class _Terms(dict):
-    """Parameter name -> sum of the contributions of all calls."""
+    """Parameter name -> sum of what all calls contribute: a layer may run twice."""
 
     def add(self, name: str | None, term: Term) -> None:
-        if name is None:  # frozen
+        if name is None:  # frozen, or not the rule's alone
             return
         self[name] = _sum(self[name], term) if name in self else term
 
 
 def _sum(a: Term, b: Term) -> Term:
+    # Ranks add up, until the matrix is the smaller of the two.
     if isinstance(a, Outer) and isinstance(b, Outer):
         left, right = torch.cat([a.left, b.left], 1), torch.cat([a.right, b.right], 1)
         total = Outer(left, right, a.shape)

@@ -131,11 +131,12 @@ def participate(
         if local is not None:
             raise ValueError("a client_step replaces the gradient: use it with FedSGD.")
         check_client_step(client_step)
-    own = copy.deepcopy(model).train()
+    own = copy.deepcopy(model).train()  # local steps and running statistics move it
     pair = images.unsqueeze(0), labels.unsqueeze(0)
     if client_step is not None:
         chosen = client_step(Capture(own, loss=loss), *pair, noise=noise)
     source = torch.randn_like if noise is None else noise
+    # Beside a client_step too: this pass has the loss and updates running statistics.
     with noise_from(source):
         if local is None:
             mean_loss = _step(own, images, labels, loss)
@@ -151,7 +152,7 @@ def participate(
 
 
 def _step(own: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> float:
-    own.zero_grad()
+    own.zero_grad()  # of the step before, or what the server's model came with
     mean = loss(own, images, labels).mean()
     mean.backward()
     return mean.item()

@@ -112,6 +112,7 @@ class Training(Resumable[Epoch]):
         self.random = Randomness.seeded(0, self.device) if random is None else random
         self.history: list[Epoch] = []
         self._optimizer = make_optimizer(protocol.optimizer, model)
+        # The schedule multiplies these. A checkpoint brings its last epoch's rates.
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._network = model if compiled is None else compiled(model)
         self._capture = Capture(model, loss=loss)
@@ -221,13 +222,15 @@ class Training(Resumable[Epoch]):
                 running.num_steps += 1
                 running.seconds += perf_counter() - start
                 if self._every and running.num_steps % self._every == 0:
-                    self._torch.note()
+                    self._torch.note()  # else a resumed epoch would repeat its masks
                     self.save(self._checkpoint)
 
     def _step(self, rows: Tensor) -> Tensor:
         """Learn from these pictures; their summed loss and hits, before the step."""
         images, labels = self._train.batch(rows, self.augment, self.random.augment)
         self._optimizer.zero_grad()
+        # A client_step takes its own gradient; then this pass is for the figures, and
+        # for running statistics, which a Capture leaves alone.
         plain = self.client_step is None
         noise = noise_from(self.random.noise)
         with torch.set_grad_enabled(plain), noise, watched(self._network) as outputs:
