@@ -6,7 +6,7 @@ Every assumption of a threat model is a field of it, and attacks take nothing el
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,10 +39,12 @@ from precode_lib.gradients import (
     Capture,
     Gradients,
     Losses,
+    Rule,
     check_victims,
     concatenate,
     differentiable,
     factor,
+    first_parameter,
     keeping_axis,
     one_at_a_time,
     pure_losses,
@@ -111,6 +113,7 @@ class Observation:
         loss: the loss of each example, the one every client minimises.
         buffers: the clients' own buffers (running statistics), if they share them;
             an attacker without them falls back on the model's.
+        rules: for layers of the model that the library has none for; see `Capture`.
     """
 
     shared: Gradients
@@ -123,6 +126,7 @@ class Observation:
     local: LocalTraining | None = None
     loss: Callable = per_example_loss
     buffers: dict[str, Tensor] | None = field(default=None, repr=False)
+    rules: Mapping[type[nn.Module], Rule] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         labels = "unknown" if self.labels is None else "known"
@@ -145,7 +149,7 @@ class Observation:
     def to(self, *args, **kwargs) -> "Observation":
         """A copy elsewhere, as `Tensor.to`; the model is copied, not moved."""
         model = copy.deepcopy(self.model).to(*args, **kwargs)
-        device = next(iter(model.parameters())).device
+        device = first_parameter(model).device
         labels = None if self.labels is None else self.labels.to(device)
         return replace(
             self, shared=self.shared.to(*args, **kwargs), model=model, labels=labels
@@ -165,7 +169,7 @@ class Observation:
             model = _with_buffers(model, self.buffers)
         if imagined is not None:
             model = imagined(model)
-        return Client(model, local=self.local, loss=self.loss)
+        return Client(model, local=self.local, loss=self.loss, rules=self.rules)
 
 
 class Client:
@@ -180,9 +184,10 @@ class Client:
         *,
         local: LocalTraining | None = None,
         loss: Callable = per_example_loss,
+        rules: Mapping[type[nn.Module], Rule] | None = None,
     ):
         self.model, self.local, self.loss = model, local, loss
-        self.capture = Capture(model, loss=loss)
+        self.capture = Capture(model, loss=loss, rules=rules)
 
     def __call__(
         self, images: Tensor, labels: Tensor, *, noise: NoiseSource | None = None
@@ -296,6 +301,7 @@ def observe(
     noise: NoiseSource | None = None,
     client_buffers: dict[str, Tensor] | None = None,
     buffers_shared: bool = True,
+    rules: Mapping[type[nn.Module], Rule] | None = None,
 ) -> Observation:
     """Let V clients compute what they share, blur it, and listen.
 
@@ -319,6 +325,7 @@ def observe(
         client_buffers: the clients' own running statistics, where they differ from
             the model's.
         buffers_shared: whether the attacker sees `client_buffers`.
+        rules: how layers that the library does not know make gradients; see `Capture`.
     """
     check_model(model)
     check_victims(images, labels)
@@ -328,7 +335,7 @@ def observe(
     _check_normalisation(normalisation, images)
     model = copy.deepcopy(model)
     own = model if client_buffers is None else _with_buffers(model, client_buffers)
-    client = Client(own, local=local, loss=loss)
+    client = Client(own, local=local, loss=loss, rules=rules)
     classes = one_at_a_time(_count_classes)(own, images[0])
     share = client
     if client_step is not None:
@@ -353,6 +360,7 @@ def observe(
         local=local,
         loss=loss,
         buffers=client_buffers if buffers_shared else None,
+        rules=rules,
     )
 
 

@@ -25,7 +25,7 @@ from precode_lib.bottleneck import per_example_loss, with_precode
 from precode_lib.data import PHOTOS
 from precode_lib.defenses import add_noise, prune
 from precode_lib.federated import Client, LocalTraining, observe
-from precode_lib.gradients import victim_gradients
+from precode_lib.gradients import Outer, victim_gradients
 
 MATCHED = Recipe(
     name="matched",
@@ -281,3 +281,37 @@ def test_missing_axes_are_named(images, labels, hint):
     model = nn.Linear(6, 2)
     with pytest.raises(ValueError, match=hint):
         observe(model, torch.zeros(images), torch.zeros(labels, dtype=torch.int64))
+
+
+class Sine(nn.Module):
+    """A layer that the library has never heard of: sin(W x)."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / 3)
+
+    def forward(self, x):
+        return (x @ self.weight.T).sin()
+
+
+def sine_rule(layer, x, delta, num_victims):
+    slope = delta * (x @ layer.weight.T).cos()
+    left, right = (t.unflatten(0, (num_victims, -1)) for t in (slope, x))
+    return {"weight": Outer(left, right, layer.weight.shape)}
+
+
+def test_a_layer_from_outside_brings_its_rule_to_victim_and_attacker_alike():
+    torch.manual_seed(0)
+    model = nn.Sequential(Sine(6, 16), nn.Linear(16, 3)).double()
+    rows, labels = torch.randn(2, 1, 6).double(), torch.tensor([[0], [2]])
+    plain = observe(model, rows, labels)
+    ruled = observe(model, rows, labels, rules={Sine: sine_rule})
+    for name, term in ruled.shared.dense().items():
+        torch.testing.assert_close(term, plain.shared.dense()[name])
+    guess = ruled.client()(rows, labels)
+    assert isinstance(guess["0.weight"], Outer)
+    assert not isinstance(plain.client()(rows, labels)["0.weight"], Outer)
+    search = Search(ruled, MATCHED, generator=torch.Generator().manual_seed(0))
+    for _ in search:
+        pass
+    assert relative_error(search.result.images, rows) < 0.05
