@@ -340,6 +340,11 @@ def searched(
     return partial(_Searched, **options)
 
 
+def expected(shape: Sequence[int], *, generator: Generator, device) -> Tensor:
+    """What to expect of anything hidden: 0. A start for `searched`."""
+    return torch.zeros(tuple(shape), device=device)
+
+
 def kept_share(masks: Tensor) -> Tensor:
     """|the share that a mask keeps - the share that it should|: (S, B, ...) -> (S,).
 

@@ -9,8 +9,10 @@ from .losses import Loss, loss, num_classes, per_example_loss, rehearse
 from .modules import (
     Bottleneck,
     ConvolutionalBottleneck,
+    PublishedConvolutionalBottleneck,
     VariationalBottleneck,
     with_cvb,
+    with_dropout,
     with_precode,
 )
 from .sampling import (
@@ -34,6 +36,7 @@ __all__ = [
     "Bottleneck",
     "ConvolutionalBottleneck",
     "Law",
+    "PublishedConvolutionalBottleneck",
     "VariationalBottleneck",
     "hold_dropout",
     "hold_statistics",
@@ -46,5 +49,6 @@ __all__ = [
     "recorded_noise",
     "softplus",
     "with_cvb",
+    "with_dropout",
     "with_precode",
 ]

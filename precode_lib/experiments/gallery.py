@@ -46,14 +46,36 @@ class Gallery:
             lambda: Splits(_some(whole.train, train), _some(whole.test, test)),
         )
 
+    def some(
+        self,
+        dataset: str,
+        train: int | None,
+        test: int | None,
+        *,
+        part: str,
+        number: int,
+    ) -> Pictures:
+        """Some of the pictures that a training learns from, or is tested with.
+
+        Args:
+            train: how many it learns from, as for `splits`.
+            test: likewise.
+            part: "train" or "test".
+        """
+        whole = getattr(self.splits(dataset, train, test), part)
+        return self._chosen((dataset, train, test, part), whole, number)
+
     def victims(self, dataset: str, number: int) -> Pictures:
         """The pictures under attack: published ones, or some of the training part."""
-        source = self._published(dataset)
+        return self._chosen((dataset,), self._published(dataset), number)
+
+    def _chosen(self, name: tuple, source: Pictures, number: int) -> Pictures:
+        """So many of these, of every class alike; `about` says which."""
         _check_enough(source, number)
         rows = self._once(
-            ("rows", dataset, number), lambda: victim_indices(source, number)
+            ("rows", *name, number), lambda: victim_indices(source, number)
         )
-        chosen = self._once(("victims", dataset, number), lambda: source[rows])
+        chosen = self._once(("victims", *name, number), lambda: source[rows])
         self.loaded["indices", id(chosen)] = rows
         return chosen
 

@@ -216,7 +216,8 @@ def cosine_similarity(
     """One cosine over all parameters together: (V,); zero where either norm is zero.
 
     Args:
-        weights: (P,), a factor for each parameter's share of all three products.
+        weights: (P,), a factor for each parameter's share of all three products; or
+            (V, P), of each victim's own.
 
     >>> import torch
     >>> from precode_lib.gradients import Gradients, cosine_similarity
@@ -273,7 +274,7 @@ def _cosine(product: Tensor, squares_a: Tensor, squares_b: Tensor) -> Tensor:
 def _weigh(products: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return products
-    if weights.shape != products.shape[1:]:
+    if weights.shape not in (products.shape, products.shape[1:]):
         raise ValueError(
             f"weights need one entry for each of {products.shape[1]} parameters, "
             f"got shape {tuple(weights.shape)}."

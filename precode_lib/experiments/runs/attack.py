@@ -21,6 +21,7 @@ from precode_lib.experiments.bench import Bench, Found
 from precode_lib.experiments.cells import Progress, Run
 from precode_lib.experiments.names.attacks import ATTACKS
 from precode_lib.experiments.names.datasets import DATASETS
+from precode_lib.experiments.names.defenses import DEFENSES
 from precode_lib.federated import Observation, observe
 from precode_lib.metrics import (
     NOTEBOOK,
@@ -42,14 +43,24 @@ Attacking = Generator[Progress, None, Found]
 
 def run(cell, bench: Bench) -> Run:
     """Let the cell's attacker hear what its victims send, and judge what it finds."""
-    attack, (pictures,) = ATTACKS.named(cell.attack), bench.pictures
-    noise = bench.generator("noise")
+    found = yield from attacked(cell, bench)
+    (pictures,) = bench.pictures
+    return judged(found, pictures, storable(pictures, cell))
+
+
+def attacked(cell, bench: Bench) -> Attacking:
+    """What the cell's attacker finds in what its victims send."""
+    attack, noise = ATTACKS.named(cell.attack), bench.generator("noise")
     with recorded_noise() as drawn:
-        seen = observed(bench, bench.model().eval(), noise, noise, cell.batch_size)
+        seen = observed(bench, in_mode(bench, cell), noise, noise, cell.batch_size)
     heard = drawn if attack.knows_noise else ()
     attacking = partial(search, heard=heard) if attack.run is None else attack.run
-    found = yield from attacking(seen, cell, bench)
-    return judged(found, pictures, storable(pictures, cell))
+    return (yield from attacking(seen, cell, bench))
+
+
+def in_mode(bench: Bench, cell) -> nn.Module:
+    """The cell's model as its clients run it: in training mode only to drop."""
+    return bench.model().train(DEFENSES.named(cell.setup.defense).drops)
 
 
 def observed(
@@ -65,13 +76,14 @@ def observed(
         source: of the noise that bottlenecks draw.
         generator: of the noise that a defense adds.
     """
-    (pictures,) = bench.pictures
+    pictures, *_ = bench.pictures
     return observe(
         model,
         _grouped(pictures.images, batch_size).to(bench.device),
         _grouped(pictures.labels, batch_size).to(bench.device),
         normalisation=pictures.normalisation,
         defense=bench.defense(generator),
+        client_step=None if bench.step is None else bench.step(),
         noise=source,
     )
 
@@ -101,13 +113,12 @@ def search(
 def recipe(cell) -> Recipe:
     """The recipe of a cell's attack, with the cell's settings."""
     attack = ATTACKS.named(cell.attack)
-    made = attack.recipe()
-    return replace(
-        made,
-        optimizer=partial(made.optimizer, lr=cell.lr),
-        iterations=cell.iterations,
-        patience=cell.patience,
-    )
+    made = replace(attack.recipe(), iterations=cell.iterations)
+    if "lr" not in attack.unused:
+        made = replace(made, optimizer=partial(made.optimizer, lr=cell.lr))
+    if "patience" not in attack.unused:
+        made = replace(made, patience=cell.patience)
+    return made
 
 
 def _searched(steps: Search, bench: Bench) -> Generator[Progress, None, None]:
@@ -162,7 +173,7 @@ def _of_each(scores: Scores) -> dict[str, list[float | None]]:
 def storable(pictures: Pictures, cell) -> list[int]:
     """Which victims' reconstructions may be kept as pictures in this repository."""
     dataset = DATASETS.named(cell.setup.dataset)
-    if not (cell.shows and dataset.is_free):
+    if not (getattr(cell, "shows", False) and dataset.is_free):
         return []
     names = [pictures.classes[label] for label in pictures.labels]
     allowed = [i for i, name in enumerate(names) if name not in dataset.but_not]
