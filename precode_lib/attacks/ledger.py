@@ -74,6 +74,12 @@ class Ledger:
         waited = torch.where(better, 0, self._now(self.waited) + 1)
         self.waited = self._with(self.waited, waited)
 
+    def forget_best(self) -> None:
+        """Let the active searches begin to compare anew."""
+        infinite = torch.full_like(self._now(self.best_objective), inf)
+        self.best_objective = self._with(self.best_objective, infinite)
+        self.waited = self._with(self.waited, torch.zeros_like(self._now(self.waited)))
+
     def retire(self, recipe: Recipe, iteration: int) -> Tensor | None:
         """Let those go that have converged, waited too long or met a NaN.
 

@@ -68,6 +68,9 @@ class Recipe:
             `hold_dropout` lets `hidden` decide on dropout's masks, `hold_statistics`
             on a batch norm's statistics too.
         prior: penalises implausible images (V, B, C, H, W), with `prior_weight`: (V,).
+        stages: factors of `prior_weight`, one after the other, for equal parts of the
+            iterations. At each the optimizer begins anew from where it is, and so does
+            the best: objectives of different weights don't compare.
         label_term: compares the model's output to the labels, with `label_weight`.
         layers: which parameters are matched; None for all.
         layer_weights: how much each parameter counts, (P,); None for 1.
@@ -90,6 +93,7 @@ class Recipe:
     imagined: Callable[[nn.Module], nn.Module] = hold_dropout
     prior: Prior = total_variation
     prior_weight: float = 0.0
+    stages: tuple[float, ...] = (1.0,)
     label_term: LabelTerm = squared_label_error
     label_weight: float = 0.0
     layers: Callable[[Gradients], Gradients] | None = None
@@ -114,11 +118,18 @@ class Recipe:
         check_count(self.iterations, "iterations")
         check_count(self.restarts, "restarts")
         check_range(self.prior_weight, "prior_weight", 0)
+        check_count(len(self.stages), "the number of stages")
+        for factor in self.stages:
+            check_range(factor, "each of the stages", 0)
         check_range(self.label_weight, "label_weight", 0)
         if self.patience is not None:
             check_count(self.patience, "patience")
         if self.tolerance is not None:
             check_range(self.tolerance, "tolerance", 0)
+
+    def stage(self, iteration: int) -> int:
+        """Which of the stages this iteration belongs to."""
+        return iteration * len(self.stages) // self.iterations
 
 
 def varied(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

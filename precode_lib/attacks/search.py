@@ -97,6 +97,8 @@ class Search(Resumable[AttackStep]):
 
     def _advance(self) -> AttackStep:
         """Evaluate the current guesses, report them, and move on."""
+        if self.iteration and self._stage() != self._stage(self.iteration - 1):
+            self._begin_stage()
         self._hidden.next_step()
         variables = [v.detach().clone() for v in self._optimizer.variables]
         factor = self.recipe.schedule(self.iteration, self.recipe.iterations)
@@ -109,6 +111,14 @@ class Search(Resumable[AttackStep]):
             self._optimizer.keep(staying)
             self._aim()
         return self._report()
+
+    def _stage(self, iteration: int | None = None) -> int:
+        return self.recipe.stage(self.iteration if iteration is None else iteration)
+
+    def _begin_stage(self) -> None:
+        """Another weight of the prior: what was learnt of the old objective is void."""
+        self._optimizer = optimize(self.recipe.optimizer, self._optimizer.variables)
+        self._ledger.forget_best()
 
     @property
     def result(self) -> Reconstruction:
@@ -212,7 +222,7 @@ class Search(Resumable[AttackStep]):
         if recipe.prior_weight:
             prior = recipe.prior(images)
             self._check("prior", prior, images)
-            total = total + recipe.prior_weight * prior
+            total = total + recipe.stages[self._stage()] * recipe.prior_weight * prior
         if recipe.label_weight:
             source = self._hidden.of(searches, guess)
             logits = self._client.logits(guess.images, noise=source)

@@ -56,7 +56,7 @@ class Scale:
     more_iterations: int = _ITERATIONS
     more_epochs: int = 50
     moments: tuple[int, ...] = (1, 10, 50)
-    strong_iterations: int = 25
+    strong_iterations: int = 30
     batch: int = 8
     stand_in: str | None = None
 

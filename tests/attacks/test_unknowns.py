@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -561,3 +562,76 @@ def test_a_start_of_the_wrong_length_is_refused(behind_precode):
     short = Unknown("short", lambda *_: torch.zeros(1, 2), lambda guess, values: None)
     with pytest.raises(ValueError, match=r"must give \(2, ...\)"):
         Search(seen, replace(MATCH, unknowns=(short,)), generator=seeded())
+
+
+def counting(calls):
+    def prior(images):
+        calls.append(images)
+        return images.flatten(1).square().sum(1)
+
+    return prior
+
+
+def test_stages_weigh_the_prior_less_and_less_and_begin_anew(behind_precode):
+    _, seen, _ = behind_precode
+    recipe = replace(
+        MATCH,
+        prior=counting([]),
+        prior_weight=1.0,
+        stages=(1.0, 0.0),
+        optimizer=partial(torch.optim.SGD, lr=1e-2),
+        start=lambda shape, generator: torch.ones(shape),
+        iterations=4,
+    )
+    search = Search(seen, recipe, generator=seeded())
+    steps = [next(search) for _ in range(4)]
+    squares = [step.images.flatten(1).square().sum(1) for step in steps]
+    for step, square in zip(steps[:2], squares[:2], strict=True):
+        assert (step.objective >= square).all()
+    for step, square in zip(steps[2:], squares[2:], strict=True):
+        assert (step.objective < square).all()
+    # The best of the last stage, though the first one's numbers are not comparable.
+    best = torch.stack([step.objective for step in steps[2:]]).amin(0)
+    torch.testing.assert_close(search.result.objective, best)
+
+
+def test_the_optimizer_forgets_at_each_stage_and_at_no_other_step(behind_precode):
+    _, seen, _ = behind_precode
+    recipe = replace(MATCH, stages=(1.0, 1.0, 1.0), iterations=6)
+    search = Search(seen, recipe, generator=seeded())
+    optimizers = [search._optimizer for _ in search]
+    assert [a is b for a, b in pairwise(optimizers)] == [
+        True, False, True, False, True,
+    ]  # fmt: skip
+
+
+def test_a_search_goes_on_exactly_in_the_middle_of_its_stages(behind_precode):
+    _, seen, _ = behind_precode
+    recipe = replace(
+        MATCH,
+        hidden=searched(),
+        stages=(1.0, 0.1, 0.0),
+        prior=counting([]),
+        prior_weight=1e-3,
+        iterations=6,
+    )
+    for stop in (1, 2, 3):
+        whole, first, second = (
+            Search(seen, recipe, generator=seeded()) for _ in range(3)
+        )
+        for _ in whole:
+            pass
+        for _ in range(stop):
+            next(first)
+        second.load_state_dict(first.state_dict())
+        for _ in second:
+            pass
+        assert torch.equal(whole.result.last_images, second.result.last_images)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"), [((), "number of stages"), ((-1.0,), "each of the stages")]
+)
+def test_stages_that_make_no_sense_are_refused(stages, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(stages=stages)

@@ -47,7 +47,7 @@ class AdaptiveCell(Cell):
     attack: str = "joint"
     victims: int = 16
     batch_size: int = 1
-    iterations: int = 25
+    iterations: int = 30
     epoch: int = 0
     training: TrainingCell | None = None
     whose: str = "published"
