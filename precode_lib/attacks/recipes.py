@@ -97,9 +97,9 @@ CPL_PRECODE = replace(
 
 # Not published, the strongest that we have for one picture and a CPU: a distance
 # without units, a grey start, bounded moves of L-BFGS, 600 evaluations, and smoothness
-# that is asked for less and less: how much of it helps depends on the weights by a factor
-# of a thousand. Chosen once for all defenses, on LeNet and the paper's first eight
-# victims, untrained and trained.
+# that is asked for less and less, for how much of it helps differs by a factor of 1,000
+# between weights. Chosen once for all defenses, by success on the paper's first eight
+# victims with LeNet, untrained and trained: other victims judge it.
 STRONG = Recipe(
     name="strong",
     distance=balanced_cosine_distance,
