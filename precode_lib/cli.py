@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import precode_lib
 from precode_lib.experiments import (
+    LISTED,
     RESULTS,
     SCALES,
     TABLES,
@@ -24,16 +25,21 @@ from precode_lib.experiments import (
     as_csv,
     as_json,
     as_page,
+    cells_csv,
     cells_of,
     default_folder,
     find,
+    listed,
     make_writable,
     records,
+    shipped,
+    victims_csv,
+    write_sheets,
     write_tables,
 )
 
 if TYPE_CHECKING:
-    from precode_lib.experiments import Event, Table, Tally
+    from precode_lib.experiments import Cell, Event, Table, Tally
 
 _SUMMARY = "Reproduce the paper's tables, show which results are there, mark hand-ins."
 _CODES = (
@@ -42,7 +48,6 @@ _CODES = (
     "stopped before the end (what was finished is kept)."
 )
 OK, INCOMPLETE, MISUSED, STOPPED = 0, 1, 2, 3
-_MOST_REMARKS = 20  # on a terminal; the report has all
 # What is cut off where the terminal ends is the end of the postfix. No remaining time:
 # cells differ a hundredfold, and the cost was announced.
 _BAR = "{n_fmt}/{total_fmt} cells |{bar:12}| {elapsed}{postfix}"
@@ -92,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="for checkpoints and weights; default unfinished/ in the cache folder",
     )
+    run.add_argument(
+        "--fresh",
+        action="store_true",
+        help="run also what came with the repository; results go to --results, or to "
+        "fresh/ in the folder of --work",
+    )
     run.add_argument("--dry-run", action="store_true", help="say the cost, run nothing")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -115,12 +126,21 @@ def _parser() -> argparse.ArgumentParser:
                 const=kind,
                 help=f"rows as {kind.upper()}",
             )
+        if command is show:
+            for kind in ("cell", "victim"):
+                form.add_argument(
+                    f"--{kind}s",
+                    dest="form",
+                    action="store_const",
+                    const=f"{kind}s",
+                    help=f"CSV with a row for every {kind}",
+                )
     _add_grade(commands)
     return parser
 
 
 def _add_grade(commands) -> None:
-    from precode_lib.grading.limits import KINDS, Limits
+    from precode_lib.grading.limits import SANDBOXES, Limits
 
     limits = Limits()
     grade = commands.add_parser("grade", help="mark a folder of hand-ins")
@@ -140,7 +160,7 @@ def _add_grade(commands) -> None:
     )
     grade.add_argument(
         "--sandbox",
-        choices=KINDS,
+        choices=SANDBOXES,
         default="auto",
         help="bwrap; a container of podman or docker; none: for your own notebooks",
     )
@@ -196,18 +216,13 @@ def _grade(options: argparse.Namespace) -> int:
         graded = room.grade(settings, show)
     marked = graded.marked
     remarks = report.remarks(marked, graded.remarks)
-    for sentence in remarks[:_MOST_REMARKS]:
+    for sentence in report.for_terminal(remarks):
         print(sentence, file=sys.stderr)
-    if len(remarks) > _MOST_REMARKS:
-        print(f"{len(remarks) - _MOST_REMARKS} more: see the report.", file=sys.stderr)
     if options.json:
         print(tables.as_json(marked))
     else:
-        stopped = sum(not one.ended for one in marked)
-        print(
-            f"{len(marked)} hand-ins marked, {stopped} of them stopped or unreadable; "
-            f"sandbox: {settings.kind}.\n{settings.out / 'report.html'}"
-        )
+        print(report.summary(marked, settings.kind))
+        print(settings.out / "report.html")
     return OK if all(one.ended for one in marked) else INCOMPLETE
 
 
@@ -216,83 +231,53 @@ def _progress_of_class(options: argparse.Namespace, jobs: int):
     """Lend what shows each step; a line each minute where there is no terminal."""
     from tqdm.auto import tqdm
 
-    from precode_lib.grading.pace import in_words
-
     bar_format = _BAR.replace(" cells ", " hand-ins ")
     said = time.monotonic()
     with tqdm(disable=options.quiet or None, bar_format=bar_format) as bar:
 
         def show(step) -> None:
             nonlocal said
-            left = (
-                f"about {in_words(step.seconds)} left" if step.left else "all are run"
-            )
             bar.n, bar.total = step.done, step.total
-            bar.set_postfix_str(f"{left}, {step.file}")
+            bar.set_postfix_str(step.rest())
             if options.quiet:
                 return
             if not step.file:
-                print(_cost(step, jobs), file=sys.stderr)
+                print(step.cost(jobs), file=sys.stderr)
             elif bar.disable and time.monotonic() > said + 60:
                 said = time.monotonic()
-                line = f"{step.done} of {step.total} hand-ins, {left}, {step.file}"
-                print(line, file=sys.stderr)
+                print(step, file=sys.stderr)
 
         yield show
-
-
-def _cost(step, jobs: int) -> str:
-    """What a class will cost, in a sentence."""
-    from precode_lib.grading.pace import USUAL, in_words
-
-    if not step.left:
-        return f"{step.total} hand-ins, none of which has to be run."
-    return (
-        f"{step.total} hand-ins, {step.left} of them to run, {jobs} at a time: about "
-        f"{in_words(step.seconds)}, if each takes {USUAL} seconds; up to "
-        f"{in_words(step.longest)} on a quiet machine, if each meets its limit."
-    )
 
 
 def _reproduce(options: argparse.Namespace) -> int:
     from precode_lib.experiments import (
         Lab,
-        Tally,
         default_work,
         forecast,
-        is_idle,
-        lend_client,
-        run_on,
     )
 
     scale = SCALES[options.scale]
     chosen = scale if options.seeds is None else replace(scale, seeds=options.seeds)
-    tables, results = _tables(options.table), _results_folder(options)
+    work = _absolute(options.work) or default_work()
+    tables = _tables(options.table)
+    results = _fresh_folder(options, work) if options.fresh else _folder(options)
     cells, store = cells_of(tables, chosen), Store(results / scale.name)
     lab = Lab(
-        work=_absolute(options.work) or default_work(),
+        work=work,
         data=_existing(options.data),
         device=_device(options.device, is_here=options.scheduler is None),
     )
     ahead = forecast(cells, store)
     announced = f"{options.table} at scale {scale.name}: {ahead}"
-    print(announced, file=sys.stderr, flush=True)
+    print(announced, _shipped(cells, store), sep="", file=sys.stderr, flush=True)
     if options.dry_run:
         return OK
     _make_writable(store.folder, options.results, "--results")
     if options.scheduler is None:  # else it is the workers' own
         _make_writable(lab.work, options.work, "--work")
     print(f"Cells are kept in {store.folder}, tables beside it.", file=sys.stderr)
-    tally = Tally()
-    with (
-        lend_client(options.workers, options.scheduler) as client,
-        _bar(ahead.total, options) as show,
-    ):
-        if client is not None and is_idle(client):
-            print("No workers are there yet; cells wait.", file=sys.stderr)
-        for event in run_on(client, cells, store, lab):
-            tally.add(event)
-            show(event, tally)
+    tally = _run(options, cells, store, lab, total=ahead.total)
     found = find([*cells_of(tables, scale), *cells], store)
     try:
         write_tables(tables, scale, found, results)
@@ -300,18 +285,66 @@ def _reproduce(options: argparse.Namespace) -> int:
             _print_records(records(tables, chosen, found), options.form)
         else:
             print(as_page(tables, chosen, found), end="")
+        if scale.name in LISTED:
+            write_sheets(results)
     finally:  # why cells failed may be why this does: a full disk
         _report_problems(tally)
     return OK if tally.is_complete else INCOMPLETE
 
 
+def _run(options: argparse.Namespace, cells, store: Store, lab, *, total: int):
+    """Run the cells here or on workers; returns what became of them."""
+    from precode_lib.experiments import Tally, is_idle, lend_client, run_on
+
+    tally = Tally()
+    with (
+        lend_client(options.workers, options.scheduler) as client,
+        _bar(total, options) as show,
+    ):
+        if client is not None and is_idle(client):
+            print("No workers are there yet; cells wait.", file=sys.stderr)
+        for event in run_on(client, cells, store, lab):
+            tally.add(event)
+            show(event, tally)
+    return tally
+
+
+def _shipped(cells: "list[Cell]", store: Store) -> str:
+    """What to know of cells that nobody here has run, in a line."""
+    keys = shipped(store.folder)
+    came = [f for f in find(cells, store).values() if f.key in keys]
+    if not came:
+        return ""
+    dates = sorted({finished.made["date"] for finished in came})
+    dated = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    return (
+        f"\nThese {len(came)} cells came with the repository (dated {dated}); run them "
+        "anew with --fresh."
+    )
+
+
+def _fresh_folder(options: argparse.Namespace, work: Path) -> Path:
+    """Where results go that were not looked for: never to those of the repository."""
+    if options.results is None:
+        return work / "fresh"
+    folder = Path(options.results)
+    if folder.resolve() == default_folder().resolve():
+        raise ValueError(
+            f"--fresh keeps the results in {folder} as they are; name another folder "
+            "with --results, or none."
+        )
+    return folder
+
+
 def _results(options: argparse.Namespace) -> int:
-    folder, tables = _results_folder(options), _tables(options.table)
+    folder, tables = _folder(options), _tables(options.table)
     if options.results and not folder.is_dir():
         raise FileNotFoundError(
             f"--results names {folder}, which is no folder; name the one that "
             "`precode reproduce` was given."
         )
+    if options.form in ("cells", "victims"):
+        return _print_sheet(options, folder)
     names = [options.scale] if options.scale else ["paper", "lite", "smoke"]
     made = []
     for scale in (SCALES[name] for name in names):
@@ -328,11 +361,20 @@ def _results(options: argparse.Namespace) -> int:
     return OK
 
 
+def _print_sheet(options: argparse.Namespace, folder: Path) -> int:
+    """The sheet of all tables' cells, or of one table's."""
+    rows = listed(folder, [options.scale] if options.scale else LISTED)
+    wanted = [r for r in rows if options.table in ("all", *r.tables)]
+    as_sheet = cells_csv if options.form == "cells" else victims_csv
+    print(as_sheet(wanted), end="")
+    return OK
+
+
 def _tables(name: str) -> "list[Table]":
     return list(TABLES.values()) if name == "all" else [TABLES[name]]
 
 
-def _results_folder(options: argparse.Namespace) -> Path:
+def _folder(options: argparse.Namespace) -> Path:
     return Path(options.results) if options.results else default_folder()
 
 

@@ -6,7 +6,7 @@ Every assumption of a threat model is a field of it, and attacks take nothing el
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,13 +24,14 @@ from precode_lib.basics.validation import (
     closest,
 )
 from precode_lib.bottleneck import (
+    Law,
     NoiseSource,
     draw_noise,
     noise_from,
-    num_classes,
     per_example_loss,
     quiet,
     recorded_noise,
+    rehearse,
     unheard,
 )
 from precode_lib.defenses import ClientStep, Defense, check_client_step, defended
@@ -38,10 +39,12 @@ from precode_lib.gradients import (
     Capture,
     Gradients,
     Losses,
+    Rule,
     check_victims,
     concatenate,
     differentiable,
     factor,
+    first_parameter,
     keeping_axis,
     one_at_a_time,
     pure_losses,
@@ -93,31 +96,37 @@ class LocalTraining:
 class Observation:
     """All that the attacker gets; V victims took part in the same round.
 
+    Pictures are what this book attacks; an example may as well be a row of a table, a
+    sound, a volume: floats of any shape, with labels of any form that the loss takes.
+
     Args:
         shared: what each victim sent, after its defense: a gradient, or with `local`
             the weights it started from minus those it ended with.
         model: as the server sent it, in the mode (train or eval) the clients ran it in.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W), or that of another example.
         num_examples: B, the pictures of each victim.
-        num_classes: how many labels there are.
-        labels: (V, B) if the attacker knows them, else None.
+        num_classes: how many labels there are; None where the model does not return
+            logits (N, classes).
+        labels: (V, B) if the attacker knows them, or as the loss takes them; else None.
         normalisation: how pixels became images; its `box` bounds real pictures.
         local: the clients' local training; None for one shared gradient.
         loss: the loss of each example, the one every client minimises.
         buffers: the clients' own buffers (running statistics), if they share them;
             an attacker without them falls back on the model's.
+        rules: for layers of the model that the library has none for; see `Capture`.
     """
 
     shared: Gradients
     model: nn.Module
     image_shape: torch.Size
     num_examples: int
-    num_classes: int
+    num_classes: int | None
     labels: Tensor | None = None
     normalisation: object | None = None
     local: LocalTraining | None = None
     loss: Callable = per_example_loss
     buffers: dict[str, Tensor] | None = field(default=None, repr=False)
+    rules: Mapping[type[nn.Module], Rule] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         labels = "unknown" if self.labels is None else "known"
@@ -140,18 +149,27 @@ class Observation:
     def to(self, *args, **kwargs) -> "Observation":
         """A copy elsewhere, as `Tensor.to`; the model is copied, not moved."""
         model = copy.deepcopy(self.model).to(*args, **kwargs)
-        device = next(iter(model.parameters())).device
+        device = first_parameter(model).device
         labels = None if self.labels is None else self.labels.to(device)
         return replace(
             self, shared=self.shared.to(*args, **kwargs), model=model, labels=labels
         )
 
-    def client(self) -> "Client":
-        """The client as the attacker imagines it: the model, the loss, the protocol."""
+    def client(
+        self, imagined: Callable[[nn.Module], nn.Module] | None = None
+    ) -> "Client":
+        """The client as the attacker imagines it: the model, the loss, the protocol.
+
+        Args:
+            imagined: from the model to the one that is run in its place, with the same
+                parameters, such as `hold_dropout`.
+        """
         model = self.model
         if self.buffers is not None:
             model = _with_buffers(model, self.buffers)
-        return Client(model, local=self.local, loss=self.loss)
+        if imagined is not None:
+            model = imagined(model)
+        return Client(model, local=self.local, loss=self.loss, rules=self.rules)
 
 
 class Client:
@@ -166,9 +184,10 @@ class Client:
         *,
         local: LocalTraining | None = None,
         loss: Callable = per_example_loss,
+        rules: Mapping[type[nn.Module], Rule] | None = None,
     ):
         self.model, self.local, self.loss = model, local, loss
-        self.capture = Capture(model, loss=loss)
+        self.capture = Capture(model, loss=loss, rules=rules)
 
     def __call__(
         self, images: Tensor, labels: Tensor, *, noise: NoiseSource | None = None
@@ -176,8 +195,9 @@ class Client:
         """What V clients would share, dense or factored.
 
         Args:
-            images: (V, B, C, H, W), normalised.
-            labels: (V, B) classes, or (V, B, classes) probabilities.
+            images: (V, B, C, H, W), normalised; or other examples (V, B, ...).
+            labels: (V, B) classes, (V, B, classes) probabilities, or whatever else the
+                loss takes.
             noise: where bottlenecks draw from.
         """
         if self.local is None:
@@ -186,21 +206,27 @@ class Client:
 
     @one_at_a_time
     def logits(self, images: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
-        """The model's outputs for images (V, B, C, H, W): (V, B, classes)."""
+        """The model's outputs for images (V, B, C, H, W): (V, B, classes).
+
+        Of other examples (V, B, ...) its outputs are (V, B, ...) too.
+        """
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         source = nullcontext() if noise is None else noise_from(noise)
         with source, differentiable():
             flat = functional_call(self.model, buffers, (images.flatten(0, 1),))
         return flat.unflatten(0, images.shape[:2])
 
-    def victims_within(self, num_bytes: int, images: Tensor) -> int:
-        """How many victims like `images` fit, about, when the result is differentiated.
+    def victims_within(self, num_bytes: int, images: Tensor, labels: Tensor) -> int:
+        """How many victims like these fit, about, when the result is differentiated.
 
         Forward, backward and double backward keep about eight times the layers' inputs
         and outputs; a term that is not factored is met as guess and as difference.
+
+        Args:
+            images: of one victim at least, (V, B, ...).
+            labels: such as the loss takes, (V, B, ...).
         """
-        labels = images.new_zeros(images.shape[:2], dtype=torch.int64)[:1]
-        one = images[:1].detach()
+        one, labels = images[:1].detach(), labels[:1].detach()
         if self.capture.mixes_examples(one, labels):
             return 1  # a batch norm would normalise all of them together
         held = 8 * self.capture.activation_bytes(one, labels)
@@ -256,7 +282,8 @@ class Client:
             for batch in self.local.batches(images.shape[1]):
                 with torch.no_grad(), quiet(losses), recorded_noise() as stand_ins:
                     losses(images[0, batch].detach(), labels[0, batch].detach())
-                drawn.append([_draw_for(len(images), each) for each in stand_ins])
+                pairs = zip(stand_ins, stand_ins.laws, strict=True)
+                drawn.append([_draw_for(len(images), *pair) for pair in pairs])
         return drawn
 
 
@@ -274,6 +301,7 @@ def observe(
     noise: NoiseSource | None = None,
     client_buffers: dict[str, Tensor] | None = None,
     buffers_shared: bool = True,
+    rules: Mapping[type[nn.Module], Rule] | None = None,
 ) -> Observation:
     """Let V clients compute what they share, blur it, and listen.
 
@@ -283,8 +311,9 @@ def observe(
 
     Args:
         model: as the server sent it; it is copied, so training it on changes nothing.
-        images: (V, B, C, H, W), normalised.
-        labels: (V, B).
+        images: (V, B, C, H, W), normalised; or other examples (V, B, ...).
+        labels: (V, B), or (V, B, ...) in any form that the loss takes: masks, several
+            labels, numbers.
         labels_known: whether the attacker learns the labels.
         defense: from the clients' gradients to what they send.
         client_step: what the clients compute instead of their plain gradient, such as
@@ -296,6 +325,7 @@ def observe(
         client_buffers: the clients' own running statistics, where they differ from
             the model's.
         buffers_shared: whether the attacker sees `client_buffers`.
+        rules: how layers that the library does not know make gradients; see `Capture`.
     """
     check_model(model)
     check_victims(images, labels)
@@ -305,8 +335,8 @@ def observe(
     _check_normalisation(normalisation, images)
     model = copy.deepcopy(model)
     own = model if client_buffers is None else _with_buffers(model, client_buffers)
-    client = Client(own, local=local, loss=loss)
-    classes = one_at_a_time(num_classes)(own, images[0])
+    client = Client(own, local=local, loss=loss, rules=rules)
+    classes = one_at_a_time(_count_classes)(own, images[0])
     share = client
     if client_step is not None:
         share = partial(client_step, client.capture)
@@ -330,6 +360,7 @@ def observe(
         local=local,
         loss=loss,
         buffers=client_buffers if buffers_shared else None,
+        rules=rules,
     )
 
 
@@ -350,10 +381,10 @@ def _noise_of(noise: NoiseSource | None, victims: slice, batch: int):
     return [n.unflatten(0, (-1, batch))[victims].flatten(0, 1) for n in noise]
 
 
-def _draw_for(num_victims: int, stand_in: Tensor) -> Tensor:
+def _draw_for(num_victims: int, stand_in: Tensor, law: Law) -> Tensor:
     """Noise (V, b, ...) where one victim's bottleneck would draw (b, ...)."""
     shape = num_victims * len(stand_in), *stand_in.shape[1:]
-    return draw_noise(stand_in.new_zeros(shape)).unflatten(0, (num_victims, -1))
+    return draw_noise(stand_in.new_zeros(shape), law).unflatten(0, (num_victims, -1))
 
 
 def _check_protocol(local: object, client_step: object) -> None:
@@ -376,11 +407,7 @@ def _check_normalisation(normalisation: object, images: Tensor) -> None:
             f"got {type(normalisation).__name__}."
         )
     black, white = (side.to(images) for side in normalisation.box)
-    if len(black) not in (1, images.shape[2]):
-        raise ValueError(
-            f"the normalisation is of {len(black)} channels, the images of "
-            f"{images.shape[2]}."
-        )
+    _check_box(black, images.shape[2:])
     # Not every image is a picture (noise, a step too far), but none of these is.
     if ((images - black).abs() > 10 * (white - black).abs()).any():
         raise ValueError(
@@ -388,6 +415,30 @@ def _check_normalisation(normalisation: object, images: Tensor) -> None:
             f"{images.min():.3g} to {images.max():.3g}: divide 8-bit levels by 255, "
             "then normalise."
         )
+
+
+def _check_box(black: Tensor, shape: torch.Size) -> None:
+    """Refuse a box that does not fit an example of this shape."""
+    if len(shape) == 3 and black.dim() == 3 and len(black) not in (1, shape[0]):
+        raise ValueError(
+            f"the normalisation is of {len(black)} channels, the images of {shape[0]}."
+        )
+    try:
+        fits = torch.broadcast_shapes(black.shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"the normalisation's box is {tuple(black.shape)}, an example "
+            f"{tuple(shape)}: one of pictures is for (C, H, W). Other "
+            "examples need none, or one with a `box` and a `denormalise` of their own."
+        )
+
+
+def _count_classes(model: nn.Module, images: Tensor) -> int | None:
+    """How many logits an example has; None where the model returns anything else."""
+    outputs = rehearse(model, images)
+    return outputs.shape[1] if outputs.dim() == 2 else None
 
 
 def _with_buffers(model: nn.Module, buffers: dict[str, Tensor]) -> nn.Module:

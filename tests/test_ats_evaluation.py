@@ -4,13 +4,13 @@ from functools import partial
 import pytest
 import torch
 
-from precode_lib.ats import NO_POLICY, Policy, apply_each, augment, chain
+from precode_lib.ats import NO_POLICY, Policy, apply_each, augment, in_turn
 from precode_lib.ats.evaluation import (
     IGA_ATS,
-    Evaluation,
+    PolicyEvaluation,
     adaptive,
     compare,
-    evaluate,
+    evaluate_policy,
     plain,
     through,
 )
@@ -41,7 +41,7 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def compared(model, pictures) -> dict[str, Evaluation]:
+def compared(model, pictures) -> dict[str, PolicyEvaluation]:
     return compare(model, pictures, SHIFT, generator=seeded(2), recipe=SHORT)
 
 
@@ -127,7 +127,7 @@ def test_through_the_right_transformation_the_original_explains_the_gradient(
 def test_equal_seeds_give_equal_evaluations(model, pictures):
     attack = partial(plain, recipe=replace(SHORT, iterations=3))
     first, second = (
-        evaluate(model, pictures, SHIFT, generator=seeded(7), attack=attack)
+        evaluate_policy(model, pictures, SHIFT, generator=seeded(7), attack=attack)
         for _ in range(2)
     )
     assert torch.equal(first.guess.original, second.guess.original)
@@ -159,7 +159,7 @@ def test_the_adaptive_attacker_refuses_what_it_cannot_do(model, pictures):
 
 def test_evaluations_say_what_they_found(compared):
     text = repr(compared["policy"])
-    assert text.startswith("Evaluation(3: against the original PSNR ")
+    assert text.startswith("PolicyEvaluation(3: against the original PSNR ")
     assert "; against the transformed PSNR" in text
 
 
@@ -168,7 +168,7 @@ def test_a_policy_serves_the_trainer_after_the_usual_augmentation():
     seen = []
 
     def transform(pixels, generator):
-        seen.append(chain(augment, SHIFT)(pixels, generator))
+        seen.append(in_turn(augment, SHIFT)(pixels, generator))
         return seen[-1]
 
     net = mlp((3, 16, 16), 10, depth=1, width=16, generator=seeded())
@@ -189,7 +189,7 @@ def test_by_default_the_published_attack_runs(model, pictures, monkeypatch):
         return plain(observation, generator, recipe=replace(SHORT, iterations=1))
 
     monkeypatch.setattr("precode_lib.ats.evaluation.plain", record)
-    evaluate(
+    evaluate_policy(
         model, replace(pictures, normalisation=IDENTITY), SHIFT, generator=seeded()
     )
     assert called == [4]

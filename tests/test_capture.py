@@ -23,6 +23,7 @@ from precode_lib.gradients import (
     Capture,
     Outer,
     cosine_similarity,
+    linear_rule,
     squared_distance,
     victim_gradients,
 )
@@ -249,16 +250,17 @@ class Mirrored(nn.Module):
         return self.fc(F.linear(code, self.encoder.weight.T))
 
 
-class HalvesFirst(nn.Module):
-    """A layer that sees two halves of every picture, counted by its first axis."""
+class PartsFirst(nn.Module):
+    """A layer that sees the parts of every picture, counted by its first axis."""
 
-    def __init__(self):
+    def __init__(self, parts=2):
         super().__init__()
-        self.body, self.fc = nn.Linear(54, 6), nn.Linear(6, 3)
+        self.parts = parts
+        self.body, self.fc = nn.Linear(108 // parts, 6), nn.Linear(6, 3)
 
     def forward(self, x):
-        halves = torch.stack(x.flatten(1).chunk(2, dim=1))
-        return self.fc(self.body(halves).tanh().mean(0))
+        parts = torch.stack(x.flatten(1).chunk(self.parts, dim=1))
+        return self.fc(self.body(parts).tanh().mean(0))
 
 
 class Frozen(nn.Module):
@@ -284,6 +286,39 @@ class Centred(nn.Module):
     def forward(self, x):
         features = self.body(x.flatten(1))
         return self.fc((features - features.mean(0)).tanh())
+
+
+class Apart(nn.Module):
+    """How far each picture is from the next: among equal ones, no slope tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(108, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        features = self.body(x.flatten(1))
+        return self.fc((features - features.roll(1, dims=0)).square())
+
+
+class Table(nn.Module):
+    """A layer that sees no picture but a table of its own, of few rows."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(rows, 4))
+        self.body, self.fc = nn.Linear(4, 108), nn.Linear(108, 3)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1) * self.body(self.rows).sum(0))
+
+
+class CentredTwice(Centred):
+    """Each picture's own mean is taken off too: of equal slopes it passes none on."""
+
+    def forward(self, x):
+        features = self.body(x.flatten(1))
+        features = features - features.mean(0)
+        return self.fc(features - features.mean(1, keepdim=True))
 
 
 class Hyper(nn.Module):
@@ -331,9 +366,14 @@ MODELS = {
     "tied": Tied,
     "borrowed": Borrowed,
     "mirrored": Mirrored,
-    "halves first": HalvesFirst,
+    "halves first": PartsFirst,
+    "thirds first": lambda: PartsFirst(3),
     "no gradient": Frozen,
     "centred": Centred,
+    "centred twice": CentredTwice,
+    "apart": Apart,
+    "table of two": lambda: Table(2),
+    "table of three": lambda: Table(3),
     "hyper": Hyper,
     "doubled": doubled,
     "custom": lambda: nn.Sequential(Scaled(), nn.Flatten(), nn.Linear(108, 3)),
@@ -359,7 +399,7 @@ def test_models_of_every_kind_agree_with_autograd(make, batch):
         assert_agrees(model, *pictures(victims, batch, 3, 6, 6))
 
 
-SLOPED = [Residual, Token, Tied, Mirrored, HalvesFirst, Centred, Hyper]
+SLOPED = [Residual, Token, Tied, Mirrored, PartsFirst, Centred, Hyper]
 
 
 @pytest.mark.parametrize("make", SLOPED)
@@ -429,14 +469,98 @@ def test_a_penalty_on_a_weight_counts():
 
 
 def test_a_layer_with_a_forward_of_its_own_has_no_rule():
-    class Doubled(nn.Linear):
-        def forward(self, x):
-            return 2 * super().forward(x)
-
     assert rule_for(nn.Linear(2, 2)) is not None
     assert rule_for(Doubled(2, 2)) is None
     model = nn.Sequential(nn.Flatten(), Doubled(12, 3)).double()
     assert_agrees(model, *pictures(2, 2, 3, 2, 2))
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def doubled_rule(layer, x, delta, num_victims):
+    return linear_rule(layer, x, 2 * delta, num_victims)
+
+
+def scaled_rule(layer, x, delta, num_victims):
+    products = (x * delta).flatten(2).sum(2)
+    return {"scale": products.view(num_victims, -1, 3, 1, 1).sum(1)}
+
+
+OWN = {Doubled: doubled_rule, Scaled: scaled_rule}
+
+
+def own_layers():
+    torch.manual_seed(0)
+    layers = nn.Flatten(), Doubled(108, 20), nn.Tanh(), nn.Linear(20, 3)
+    return nn.Sequential(Scaled(), *layers).double()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_rule_from_outside_gives_the_same_gradients_and_factors(batch):
+    model, (images, labels) = own_layers(), pictures(3, batch, 3, 6, 6)
+    plain, own = Capture(model), Capture(model, rules=OWN)
+    expected, found = plain(images, labels), own(images, labels)
+    assert isinstance(found["2.weight"], Outer)
+    assert not isinstance(expected["2.weight"], Outer)
+    assert list(found) == list(expected)
+    for name, term in found.dense().items():
+        assert_close(term, expected.dense()[name], **TIGHT)
+
+
+def test_a_rule_from_outside_is_followed_without_a_second_pass(monkeypatch):
+    capture = Capture(own_layers(), rules=OWN)
+    monkeypatch.setattr(capture, "_dense", None)  # cannot be called
+    capture(*pictures(2, 1, 3, 6, 6))
+
+
+def test_slopes_flow_through_a_rule_from_outside():
+    model, (images, labels) = own_layers(), pictures(2, 2, 3, 6, 6)
+    target = victim_gradients(model, *pictures(2, 2, 3, 6, 6, seed=1))
+    x = images.clone().requires_grad_()
+    objective = squared_distance(Capture(model, rules=OWN)(x, labels), target)
+    (slope,) = torch.autograd.grad(objective.sum(), x)
+    expected = dense_slope(model, images, labels, target, squared_distance)
+    assert_close(slope, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_a_rule_from_outside_goes_before_the_librarys_own():
+    def nothing(layer, x, delta, num_victims):
+        terms = linear_rule(layer, x, 0 * delta, num_victims)
+        return {role: term for role, term in terms.items() if role == "bias"}
+
+    model = linear_net(12, 5, True, nn.Tanh)
+    images, labels = pictures(2, 1, 3, 2, 2)
+    found = Capture(model, rules={nn.Linear: nothing})(images, labels).dense()
+    assert (found["1.bias"] == 0).all()
+    # What a rule leaves out is taken the slow way.
+    assert_close(
+        found["1.weight"], victim_gradients(model, images, labels).dense()["1.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "error", "message"),
+    [
+        ({Scaled: lambda layer, x: {}}, TypeError, "a rule must take .layer, x, delta"),
+        ({"Scaled": scaled_rule}, TypeError, "classes of layers, got one for 'Scaled'"),
+        (
+            {Scaled: lambda *given: {"scales": given[2]}},
+            ValueError,
+            "rule of Scaled answers for 'scales'.* Did you mean 'scale'",
+        ),
+        (
+            {Scaled: lambda *given: {"scale": given[2].sum((0, 2, 3))}},
+            ValueError,
+            r"give 'scale' of 2 victims as \(2, 3, 1, 1\), got \(3,\)",
+        ),
+    ],
+)
+def test_a_rule_that_does_not_fit_is_refused(rules, error, message):
+    with pytest.raises(error, match=message):
+        Capture(own_layers(), rules=rules)(*pictures(2, 1, 3, 6, 6))
 
 
 def test_one_picture_through_linear_layers_stays_factored():
@@ -629,7 +753,7 @@ def test_a_loss_that_averages_is_refused():
             torch.zeros(2).long(),
             r"each picture: images\[:, None\]",
         ),
-        (torch.rand(2, 12), torch.zeros(2).long(), r"x\[:, None, None, None\]"),
+        (torch.rand(2, 12), torch.zeros(2).long(), r"rows\[:, None\]; one for all"),
         (torch.rand(2, 1, 3, 2, 2), torch.zeros(2).long(), r"labels must be \(V, B\)"),
         (torch.rand(2, 1, 3, 2, 2), torch.zeros(1, 2).long(), r"= \(2, 1\)"),
     ],

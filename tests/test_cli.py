@@ -1,6 +1,8 @@
 """The command line: what it prints, what it runs, and how it ends."""
 
+import csv
 import errno
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import precode_lib
 from precode_lib import cli, data, experiments
 from precode_lib.experiments import (
     SCALES,
@@ -47,7 +50,10 @@ def instant(monkeypatch):
         yield Progress(1, 1)
         paper = {"mse": 1.0, "psnr": 2.0, "ssim": 0.5, "asr": 0.25}
         accuracies = {"train_accuracy": [0.5], "test_accuracy": [0.25]}
-        return {"last": {"paper": paper}, **accuracies}
+        searches = {"iterations": [3, 4], "outcomes": ["plateau"] * 2}
+        result = {"last": {"paper": paper}, "ssim": [0.5, 0.4], **searches}
+        losses = {"train_loss": [2.0], "test_loss": [2.0]}
+        return {**accuracies, **losses} if cell.kind == "training" else result
 
     monkeypatch.setattr(queue, "run", run)
     return ran
@@ -109,8 +115,12 @@ def test_only_the_asked_seeds_are_run_and_all_are_written(
     assert {cell.setup.seed for cell in instant} == {1, 2}
     assert len(instant) == 16
     assert " 2/2\n" in capsys.readouterr().out
-    csv = (tmp_path / "results" / "table4-smoke.csv").read_text()
-    assert csv.count(",2,3\n") == 32  # two of the scale's three seeds
+    with open(tmp_path / "results" / "table4-smoke.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 32
+    for line in lines:
+        assert (line["seeds"], line["of_seeds"]) == ("2", "3")
+        assert len(line["cells"].split()) == 2
 
 
 def test_missing_data_is_named_once_with_how_to_get_it(folders, capsys):
@@ -333,6 +343,138 @@ def test_csv_is_printed_as_it_is_kept(folders, tmp_path, instant, capsys):
         cli.main([*command, "--csv", "--json"])
 
 
+def test_every_cell_and_every_victim_is_a_row_on_demand(
+    folders, tmp_path, instant, capsys
+):
+    reproduce("table4", *folders)
+    reproduce("table1", *folders)
+    capsys.readouterr()
+    command = ["results", "table4", "--scale", "smoke", *folders[:2]]
+    assert cli.main([*command, "--cells"]) == cli.OK
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    files = (tmp_path / "results" / "smoke").glob("*.json")
+    wanted = {file.stem for file in files if "cpl" in file.read_text()}
+    assert {row["key"] for row in rows} == wanted
+    assert {row["tables"] for row in rows} == {"table4"}
+    assert cli.main([*command, "--victims"]) == cli.OK
+    victims = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [v["ssim"] for v in victims if v["key"] == rows[0]["key"]] == ["0.5", "0.4"]
+
+
+def test_sheets_of_all_cells_are_written_with_the_tables(
+    folders, tmp_path, instant, capsys, monkeypatch
+):
+    real = replace(SCALES["smoke"], name="lite")  # pictures are those of smoke
+    monkeypatch.setitem(SCALES, "lite", real)
+    reproduce("table4", *folders)
+    assert not (tmp_path / "results" / "cells.csv").exists()  # they mean nothing
+    reproduce("table4", "--scale", "lite", *folders)
+    capsys.readouterr()
+    for name in ("cells", "victims"):
+        assert cli.main(["results", *folders[:2], f"--{name}"]) == cli.OK
+        written = (tmp_path / "results" / f"{name}.csv").read_text()
+        assert capsys.readouterr().out == written
+        assert len(written.splitlines()) == 1 + {"cells": 8, "victims": 16}[name]
+    sheet = tmp_path / "results" / "cells.csv"
+    sheet.write_text("not written anew")
+    reproduce("table4", *folders)
+    assert sheet.read_text() == "not written anew"
+
+
+# --- cells that came with the repository ----------------------------------------------
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch, folders, instant):
+    """A repository in which table4 lies finished; its folder of results."""
+    results = tmp_path / "clone" / "data" / "results"
+    (tmp_path / "clone" / "pyproject.toml").parent.mkdir()
+    (tmp_path / "clone" / "pyproject.toml").write_text("")
+    reproduce("table4", "--results", str(results), *folders[2:])
+    instant.clear()
+    library = tmp_path / "clone" / "precode_lib" / "__init__.py"
+    monkeypatch.setattr(precode_lib, "__file__", str(library))
+    return results
+
+
+def as_it_is(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_cells_that_came_with_the_repository_are_told_in_a_line(
+    clone, folders, instant, capsys
+):
+    capsys.readouterr()
+    assert reproduce("table4", *folders[2:]) == cli.OK
+    err = capsys.readouterr().err
+    (line,) = (line for line in err.splitlines() if "came with" in line)
+    dates = {finished.made["date"] for finished in Store(clone / "smoke")}
+    assert line.startswith(
+        f"These 8 cells came with the repository (dated {min(dates)}"
+    )
+    assert line.endswith("run them anew with --fresh.")
+    assert instant == []
+
+
+def test_cells_of_one_s_own_folder_did_not_come_with_the_repository(
+    clone, folders, capsys
+):
+    reproduce("table4", *folders)
+    capsys.readouterr()
+    reproduce("table4", *folders)
+    err = capsys.readouterr().err
+    assert "8 finished" in err and "came with" not in err
+
+
+def test_fresh_runs_anew_and_leaves_what_came_as_it_was(
+    clone, folders, tmp_path, instant, capsys
+):
+    before = as_it_is(clone)
+    assert reproduce("table4", "--fresh", *folders[2:]) == cli.OK
+    out, err = capsys.readouterr()
+    assert len(instant) == 8
+    fresh = tmp_path / "work" / "fresh"
+    assert f"kept in {fresh / 'smoke'}" in err and "came with" not in err
+    assert out.count(" 1/1") == 32
+    assert (fresh / "table4-smoke.csv").exists()
+    assert len(before) == 8 + 1 and as_it_is(clone) == before
+
+
+def test_fresh_goes_on_where_it_was_stopped(clone, folders, instant, capsys):
+    for _ in range(2):
+        assert reproduce("table4", "--fresh", *folders[2:]) == cli.OK
+    assert len(instant) == 8
+    assert "8 cells, 8 finished, 0 to run" in capsys.readouterr().err
+
+
+def test_fresh_keeps_results_in_a_folder_of_one_s_choice(
+    clone, folders, tmp_path, instant
+):
+    before = as_it_is(clone)
+    assert reproduce("table4", "--fresh", *folders) == cli.OK
+    assert len([*Store(tmp_path / "results" / "smoke")]) == len(instant) == 8
+    assert as_it_is(clone) == before
+
+
+def test_fresh_refuses_the_folder_that_it_must_not_touch(
+    clone, folders, instant, capsys
+):
+    by_another_way = clone / ".." / "results"
+    arguments = ["--fresh", "--results", str(by_another_way), *folders[2:]]
+    assert reproduce("table4", *arguments) == cli.MISUSED
+    assert "name another folder with --results, or none" in capsys.readouterr().err
+    assert instant == []
+
+
+def test_a_dry_run_of_fresh_says_the_whole_cost_and_makes_nothing(
+    clone, folders, tmp_path, instant, capsys
+):
+    reproduce("table4", "--fresh", "--dry-run", *folders[2:])
+    assert "0 finished, 8 to run, about" in capsys.readouterr().err
+    assert not (tmp_path / "work" / "fresh").exists()
+    assert instant == []
+
+
 def test_a_smoke_test_says_that_its_numbers_mean_nothing(folders, instant, capsys):
     reproduce("table4", *folders)
     assert "on other pictures (photos)" in capsys.readouterr().out
@@ -366,7 +508,7 @@ def test_the_bar_fits_its_line_and_reaches_its_end(
 def test_results_are_looked_for_in_the_repository():
     options = cli._parser().parse_args(["results"])
     root = Path(cli.__file__).parents[1]
-    assert cli._results_folder(options) == root / "data" / "results"
+    assert cli._folder(options) == root / "data" / "results"
 
 
 def test_help_says_the_exit_codes(capsys):
@@ -409,6 +551,8 @@ def in_a_process(*arguments):
     "arguments",
     [
         ["--help"],
+        ["results", "--cells"],
+        ["results", "table1", "--victims"],
         ["--version"],
         ["reproduce", "--help"],
         ["grade", "--help"],

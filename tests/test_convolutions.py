@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from precode_lib.gradients import convolutions
-from precode_lib.gradients.convolutions import lean_convolutions, weight_gradients
+from precode_lib.gradients.convolutions import weight_gradients
+from precode_lib.gradients.lean import lean_convolutions
 
 # One for each way to compute them: rows, columns, kernel, stride, padding, groups.
 WAYS = {

@@ -334,7 +334,7 @@ def test_soteria_zeroes_the_columns_of_the_smallest_scores(percentile, batch):
 def test_soteria_scores_feature_by_feature_as_all_at_once(monkeypatch):
     step = partial(soteria_step, layer="fc", percentile=50)
     at_once = step(Capture(net()), *pictures())
-    monkeypatch.setattr(soteria, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(soteria, "FEATURE_BYTES", 1)
     assert_alike(step(Capture(net()), *pictures()), at_once)
 
 

@@ -315,8 +315,8 @@ class Centred(nn.Module):
 def test_a_batch_that_is_mixed_is_given_victim_by_victim():
     model = nn.Sequential(net()[:3], Centred(), nn.Linear(64, 3).double())
     client, (images, labels) = Client(model), pictures(2, 3)
-    assert client.victims_within(2**30, images) == 1
-    assert Client(net()).victims_within(2**30, images) > 1
+    assert client.victims_within(2**30, images, labels) == 1
+    assert Client(net()).victims_within(2**30, images, labels) > 1
     together = client(images, labels).dense()
     for v in range(2):
         alone = client(images[v : v + 1], labels[v : v + 1])

@@ -146,7 +146,9 @@ def test_distance_to_a_dense_target_is_symmetric_and_chunks_agree(monkeypatch):
     b = Gradients({"w": random_outer(5, 1, 4, 3, generator).dense()})
     whole = G.squared_distance(Gradients({"w": a}), b)
     assert_close(G.squared_distance(b, Gradients({"w": a})), whole)
-    monkeypatch.setattr(terms, "CHUNK_BYTES", 2 * 4 * 3 * 8)  # two victims at a time
+    monkeypatch.setattr(
+        terms, "TEMPORARY_BYTES", 2 * 4 * 3 * 8
+    )  # two victims at a time
     left = a.left.clone().requires_grad_()
     moved = Gradients({"w": Outer(left, a.right, a.shape)})
     pieces = G.squared_distance(moved, b)
@@ -230,7 +232,7 @@ def test_factors_are_preferred_when_they_are_fewer_numbers(rank, shape, expected
 def test_chunks_hold_as_many_victims_as_fit_but_at_least_one(monkeypatch):
     tensor = torch.zeros(5, 4, dtype=torch.float64)  # 32 bytes a victim
     for limit, step in ((1, 1), (63, 1), (64, 2), (95, 2), (10**6, 31250)):
-        monkeypatch.setattr(terms, "CHUNK_BYTES", limit)
+        monkeypatch.setattr(terms, "TEMPORARY_BYTES", limit)
         chunks = list(terms._victim_chunks(tensor))
         assert chunks == [slice(i, i + step) for i in range(0, 5, step)]
 

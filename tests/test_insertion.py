@@ -472,13 +472,19 @@ def test_a_place_where_none_fits_is_refused_with_the_reason(places, message):
 @pytest.mark.parametrize(
     ("example", "error", "message"),
     [
-        ((3, 32), ValueError, r"example must be images .* got \(3, 32\)"),
+        ((), ValueError, r"example must be images .* got \(\)"),
+        ((3, 32), ValueError, r"images of shape \(2, 3, 32\) failed .* give `example`"),
         (32, ValueError, r"example must be images .* got 32"),
-        ((3, 32, 0), ValueError, "each entry of example .* at least 1"),
+        ((3, 32, 0), ValueError, "each entry of example's shape .* at least 1"),
         ((3, 32, 31), ValueError, r"images of shape \(2, 3, 32, 31\) failed \(.*give"),
-        (torch.zeros(3, 32, 32), ValueError, r"example must have shape \(N, C, H, W\)"),
+        (torch.zeros(3, 32, 32), ValueError, r"shape \(3, 32, 32\) failed"),
+        (torch.zeros(3), ValueError, r"example must have shape \(N, \.\.\.\)"),
         (torch.zeros(1, 3, 32, 32).byte(), TypeError, "example must be floating"),
-        (torch.zeros(1, 3, 8, 8).numpy(), ValueError, r"\(C, H, W\), got ndarray\.$"),
+        (
+            torch.zeros(1, 3, 8, 8).numpy(),
+            ValueError,
+            r"\(C, H, W\), .* got ndarray\.$",
+        ),
     ],
 )
 def test_a_bad_example_is_refused_with_the_reason(example, error, message):

@@ -136,6 +136,13 @@ def test_the_readme_names_every_room_in_the_order_of_the_list():
     assert named == [*others, first]  # what all stand on comes last there
 
 
+@pytest.mark.parametrize(("room", "path"), modules(), ids=lambda part: str(part)[-40:])
+def test_no_banner_divides_a_file(room, path):
+    """Where a file has parts with names, it is several files."""
+    banners = re.findall(r"^ *# ?-{3}.*", path.read_text(encoding="utf-8"), re.M)
+    assert banners == []
+
+
 def test_contributing_says_what_comes_into_every_room_and_where_its_test_is():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .+ \| `(precode_lib/.+)` \| `(tests/.+)` \|$", text, re.M)
@@ -210,11 +217,54 @@ def test_what_a_door_offers_and_does_not_list_another_room_takes(door):
     assert [name for name in besides if prefix + name not in taken] == []
 
 
+# Names that mean one thing each in two rooms, and why they may.
+SHARED = {
+    # The paper's settings of each: a scale, a schedule, a way of measuring.
+    "PAPER": {"experiments", "metrics", "training"},
+    # For pages: names and titles, of what `experiments` keeps with the code behind it.
+    "ATTACKS": {"experiments", "experiments.reading"},
+    "DEFENSES": {"experiments", "experiments.reading"},
+    "MODELS": {"experiments", "experiments.reading"},
+    # A first picture is drawn so, or a layer's weights; each is asked for by its file.
+    "uniform": {"attacks.starts", "models"},
+    # The grader is a product of its own, and knows nothing of experiments.
+    "Pace": {"experiments", "grading.pace"},
+    "as_json": {"experiments", "grading.tables"},
+    "in_words": {"experiments", "grading.pace"},
+    # Programs.
+    "main": {"cli", "marking.examiner"},
+}
+
+
+def offered(door: str) -> dict[str, object]:
+    """What a door or a side door has for readers, or else all that is made there."""
+    module = import_module(f"precode_lib.{door}")
+    names = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if name[0] != "_"
+        and (name.isupper() or getattr(value, "__module__", "") == module.__name__)
+    ]
+    return {name: getattr(module, name) for name in names}
+
+
+def test_no_two_rooms_have_different_things_of_one_name():
+    doors = [*ROOMS, *(f"{room}.{d}" for room in SIDE_DOORS for d in SIDE_DOORS[room])]
+    homes_of: dict[str, dict[int, str]] = {}
+    for door in sorted({*doors} - {"rounds.flower"}):  # an extra, with warnings
+        for name, value in offered(door).items():
+            homes_of.setdefault(name, {}).setdefault(id(value), door)
+    assert len(homes_of) > 400
+    several = {n: {*homes.values()} for n, homes in homes_of.items() if len(homes) > 1}
+    assert several == SHARED
+
+
 @pytest.mark.parametrize("old", sorted(OLD))
 def test_an_old_address_is_a_door_and_nothing_else(old):
     path = LIBRARY / f"{old}.py"
-    docstring, _, last = ast.parse(path.read_text(encoding="utf-8")).body
+    docstring, *doors, last = ast.parse(path.read_text(encoding="utf-8")).body
     assert "old address" in docstring.value.value
+    assert all(isinstance(door, ast.ImportFrom) for door in doors)
     assert isinstance(last, ast.Assign)
     assert names_of_door(path)[0]
     assert names_of_door(path)[1] == set()

@@ -16,10 +16,10 @@ from precode_lib.defenses import dp_sgd_step
 from precode_lib.federated import LocalTraining, observe
 from precode_lib.gradients import Gradients, Outer, squared_distance
 from precode_lib.rounds import (
+    ClientTask,
     FedAvg,
     Federation,
     FedSGD,
-    Task,
     iid_split,
     label_skewed_split,
     observed,
@@ -197,13 +197,13 @@ def test_fedavg_averages_the_weights_of_clients_that_train_by_hand():
 
 
 def test_tasks_say_what_a_client_with_so_many_pictures_does():
-    assert FedSGD().task(7) == Task(7, None)
-    assert FedSGD(batch_size=4).task(7) == Task(4, None)
-    assert FedSGD(batch_size=9).task(7) == Task(7, None)
-    assert FedAvg(lr=0.1).task(7) == Task(7, LocalTraining(1, 0.1, 7))
+    assert FedSGD().task(7) == ClientTask(7, None)
+    assert FedSGD(batch_size=4).task(7) == ClientTask(4, None)
+    assert FedSGD(batch_size=9).task(7) == ClientTask(7, None)
+    assert FedAvg(lr=0.1).task(7) == ClientTask(7, LocalTraining(1, 0.1, 7))
     several = FedAvg(lr=0.1, epochs=3, batch_size=2)
-    assert several.task(7) == Task(6, LocalTraining(9, 0.1, 2))
-    assert several.task(1) == Task(1, LocalTraining(3, 0.1, 1))
+    assert several.task(7) == ClientTask(6, LocalTraining(9, 0.1, 2))
+    assert several.task(1) == ClientTask(1, LocalTraining(3, 0.1, 1))
 
 
 @pytest.mark.parametrize("algorithm", [FedSGD(), FedAvg(lr=0.1, batch_size=2)])

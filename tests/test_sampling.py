@@ -301,7 +301,8 @@ def test_looking_at_a_model_draws_nothing_from_the_global_generator(look):
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 3)).train()
     images, state = torch.randn(1, 2, 3, 2, 2), torch.get_rng_state()
     if look == "victims_within":
-        Client(model).victims_within(2**20, images)
+        labels = torch.zeros(1, 2, dtype=torch.int64)
+        Client(model).victims_within(2**20, images, labels)
     else:
         assert num_classes(model, images[0]) == 3
     assert torch.equal(torch.get_rng_state(), state)

@@ -10,14 +10,20 @@ that an operation that changes nothing ranks among its ten best; take eigenvalue
 may turn out complex; compare reconstructions with transformed pictures only.
 """
 
-from precode_lib.ats.operations import KINDS, OPERATIONS, Kind, Operation, translate_x
+from precode_lib.ats.operations import (
+    OPERATION_KINDS,
+    OPERATIONS,
+    Operation,
+    OperationKind,
+    translate_x,
+)
 from precode_lib.ats.policies import (
     Policy,
     Transform,
     Variant,
     apply_each,
     augment,
-    chain,
+    in_turn,
 )
 from precode_lib.ats.scores import (
     ACCURACY_FLOOR,
@@ -39,12 +45,12 @@ from precode_lib.basics.resuming import progress
 
 __all__ = [
     "ACCURACY_FLOOR",
-    "KINDS",
     "NO_POLICY",
     "OPERATIONS",
+    "OPERATION_KINDS",
     "Candidate",
-    "Kind",
     "Operation",
+    "OperationKind",
     "Policy",
     "PolicySearch",
     "Transform",
@@ -55,8 +61,8 @@ __all__ = [
     "best",
     "by_mean",
     "by_mean_and_variance",
-    "chain",
     "hybrid",
+    "in_turn",
     "mean_layer_cosine",
     "privacy_scores",
     "progress",

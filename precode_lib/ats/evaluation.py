@@ -18,7 +18,22 @@ from precode_lib.attacks import IGA, Recipe, Reconstruction, Search
 from precode_lib.basics.validation import check_range
 from precode_lib.data import Normalisation, Pictures
 from precode_lib.federated import Observation, observe
+from precode_lib.gradients import first_parameter
 from precode_lib.metrics import Scores, score
+
+__all__ = [
+    "IGA_ATS",
+    "SCOUTING",
+    "Deterministic",
+    "PolicyAttack",
+    "PolicyEvaluation",
+    "PolicyGuess",
+    "adaptive",
+    "compare",
+    "evaluate_policy",
+    "plain",
+    "through",
+]  # fmt: skip
 
 # Gao et al. 2021, section 5: Geiping's attack with a fifth of its iterations.
 IGA_ATS = replace(IGA, name="IGA (ATS paper)", iterations=4_800)
@@ -28,7 +43,7 @@ Deterministic = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> pixels
 
 
 @dataclass(frozen=True, repr=False)
-class Guess:
+class PolicyGuess:
     """What an attacker believes: the picture before and after the transformation."""
 
     original: Tensor  # (V, C, H, W) pixels in [0, 1]
@@ -37,18 +52,18 @@ class Guess:
     chosen: Tensor | None = None  # (V,): which of the transformations it tried
 
 
-Attack = Callable[[Observation, Generator], Guess]
+PolicyAttack = Callable[[Observation, Generator], PolicyGuess]
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
+class PolicyEvaluation:
     """An attack on pictures under a policy, scored against both truths."""
 
     policy: Policy
     originals: Tensor  # (V, C, H, W) pixels in [0, 1]
     transformed: Tensor  # (V, C, H, W) pixels in [0, 1]: the clients' real inputs
     variants: tuple[Variant, ...]  # what happened to each picture
-    guess: Guess
+    guess: PolicyGuess
     against_original: Scores
     against_transformed: Scores
 
@@ -56,19 +71,19 @@ class Evaluation:
         original = _short(self.against_original)
         transformed = _short(self.against_transformed)
         return (
-            f"Evaluation({self.policy}: against the original {original}; "
+            f"PolicyEvaluation({self.policy}: against the original {original}; "
             f"against the transformed {transformed})"
         )
 
 
-def evaluate(
+def evaluate_policy(
     model: nn.Module,
     pictures: Pictures,
     policy: Policy,
     *,
     generator: Generator,
-    attack: Attack | None = None,
-) -> Evaluation:
+    attack: PolicyAttack | None = None,
+) -> PolicyEvaluation:
     """Transform each picture, let a client of its own share the gradient, attack it.
 
     Args:
@@ -80,7 +95,7 @@ def evaluate(
     variants = tuple(policy.draw(len(pictures), generator))
     originals = pictures.pixels
     transformed = apply_each(originals, variants)
-    like = next(model.parameters())
+    like = first_parameter(model)
     observation = observe(
         model,
         pictures.normalisation.normalise(transformed.to(like))[:, None],
@@ -89,7 +104,7 @@ def evaluate(
         noise=generator,
     )
     guess = (plain if attack is None else attack)(observation, generator)
-    return Evaluation(
+    return PolicyEvaluation(
         policy=policy,
         originals=originals,
         transformed=transformed,
@@ -100,6 +115,9 @@ def evaluate(
     )
 
 
+evaluate = evaluate_policy  # its old name, under which the experiments ask for it
+
+
 def compare(
     model: nn.Module,
     pictures: Pictures,
@@ -107,7 +125,7 @@ def compare(
     *,
     generator: Generator,
     recipe: Recipe = IGA_ATS,
-) -> dict[str, Evaluation]:
+) -> dict[str, PolicyEvaluation]:
     """The same attack without the policy, with it, and adapted to it.
 
     All three begin with the generator in its present state, so the last two attack the
@@ -125,7 +143,7 @@ def compare(
     found = {}
     for name, (each, attack) in cases.items():
         generator.set_state(state)
-        found[name] = evaluate(
+        found[name] = evaluate_policy(
             model, pictures, each, generator=generator, attack=attack
         )
     return found
@@ -133,11 +151,11 @@ def compare(
 
 def plain(
     observation: Observation, generator: Generator, *, recipe: Recipe = IGA_ATS
-) -> Guess:
+) -> PolicyGuess:
     """Search for the picture behind the gradient, and take it for the original."""
     found = _run(observation, recipe, generator)
     pixels = _pixels(found)
-    return Guess(pixels, pixels, found.objective.cpu())
+    return PolicyGuess(pixels, pixels, found.objective.cpu())
 
 
 def adaptive(
@@ -147,7 +165,7 @@ def adaptive(
     transforms: Sequence[Deterministic],
     recipe: Recipe = IGA_ATS,
     scouting: float = SCOUTING,
-) -> Guess:
+) -> PolicyGuess:
     """Search for the picture before the transformation, through the transformation.
 
     The candidate passes a differentiable transformation on its way into the model. A
@@ -186,7 +204,7 @@ def adaptive(
         original[rows] = _pixels(found)
         transformed[rows] = transform(original[rows]).clamp(0, 1)
         objective[rows] = found.objective.cpu().float()
-    return Guess(original, transformed, objective, chosen)
+    return PolicyGuess(original, transformed, objective, chosen)
 
 
 def through(transform: Deterministic, observation: Observation) -> Observation:
@@ -248,7 +266,7 @@ def _normalisation(observation: Observation) -> Normalisation:
 
 
 def _device(observation: Observation) -> torch.device:
-    return next(observation.model.parameters()).device
+    return first_parameter(observation.model).device
 
 
 def _short(scores: Scores) -> str:

@@ -29,7 +29,7 @@ Apply = Callable[[Tensor, float], Tensor]  # (pixels (N, C, H, W), magnitude) ->
 
 
 @dataclass(frozen=True)
-class Kind:
+class OperationKind:
     """What an operation does, and how strongly at each of the ten levels.
 
     Args:
@@ -50,7 +50,7 @@ class Operation:
     """One entry of the published table: a kind at a level."""
 
     index: int
-    kind: Kind
+    kind: OperationKind
     level: int
 
     @property
@@ -223,26 +223,30 @@ def _up_to(highest: float) -> tuple[float, ...]:
     return tuple(highest * level / (NUM_LEVELS - 1) for level in range(NUM_LEVELS))
 
 
-def _enhance(name: str, apply: Apply) -> Kind:
-    return Kind(name, apply, _up_to(0.5), signed=True, neutral=0)
+def _enhance(name: str, apply: Apply) -> OperationKind:
+    return OperationKind(name, apply, _up_to(0.5), signed=True, neutral=0)
 
 
-KINDS = {
+OPERATION_KINDS = {
     kind.name: kind
     for kind in (
-        Kind("shear_y", shear_y, _up_to(0.3), signed=True, neutral=0),
-        Kind("translate_x", translate_x, _up_to(LARGEST_SHIFT), True, 0),
-        Kind("translate_y", translate_y, _up_to(LARGEST_SHIFT), True, 0),
-        Kind("rotate", rotate, _up_to(30.0), neutral=0),
+        OperationKind("shear_y", shear_y, _up_to(0.3), signed=True, neutral=0),
+        OperationKind("translate_x", translate_x, _up_to(LARGEST_SHIFT), True, 0),
+        OperationKind("translate_y", translate_y, _up_to(LARGEST_SHIFT), True, 0),
+        OperationKind("rotate", rotate, _up_to(30.0), neutral=0),
         _enhance("brightness", brightness),
         _enhance("color", color),
         _enhance("contrast", contrast),
         _enhance("sharpness", sharpness),
-        Kind("posterize", posterize, (8, 8, 7, 7, 6, 6, 5, 5, 4, 4), neutral=8),
-        Kind("solarize", solarize, tuple(256 - m for m in _up_to(256)), neutral=256),
-        Kind("autocontrast", autocontrast),
-        Kind("equalize", equalize),
-        Kind("invert", invert),
+        OperationKind(
+            "posterize", posterize, (8, 8, 7, 7, 6, 6, 5, 5, 4, 4), neutral=8
+        ),
+        OperationKind(
+            "solarize", solarize, tuple(256 - m for m in _up_to(256)), neutral=256
+        ),
+        OperationKind("autocontrast", autocontrast),
+        OperationKind("equalize", equalize),
+        OperationKind("invert", invert),
     )
 }
 
@@ -265,7 +269,7 @@ def _table() -> tuple[Operation, ...]:
     words = _TABLE.split()
     pairs = zip(words[::2], words[1::2], strict=True)
     return tuple(
-        Operation(index, KINDS[name], int(level))
+        Operation(index, OPERATION_KINDS[name], int(level))
         for index, (name, level) in enumerate(pairs)
     )
 

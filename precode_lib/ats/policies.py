@@ -163,8 +163,8 @@ def augment(pixels: Tensor, generator: Generator, *, padding: int = PADDING) -> 
     return moved.permute(0, 3, 1, 2).contiguous()
 
 
-def chain(*transforms: Transform) -> Transform:
-    """Apply transforms from left to right: `chain(augment, policy)` as published."""
+def in_turn(*transforms: Transform) -> Transform:
+    """Apply transforms from left to right: `in_turn(augment, policy)` as published."""
 
     def transform(pixels: Tensor, generator: Generator) -> Tensor:
         for each in transforms:

@@ -14,7 +14,13 @@ from precode_lib.ats.policies import Transform, check_pixels
 from precode_lib.basics.validation import check_count, check_labels
 from precode_lib.bottleneck import noise_from, num_classes, quiet
 from precode_lib.data import Normalisation
-from precode_lib.gradients import Capture, Gradients, layer_cosines, mixes_examples
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    first_parameter,
+    layer_cosines,
+    mixes_examples,
+)
 
 NUM_INTERVALS = 20  # from noise to the transformed picture
 EIGENVALUE_OFFSET = 1e-5  # k: keeps logarithm and inverse finite
@@ -26,7 +32,7 @@ ACCURACY_FLOOR = -85 / 63.4
 
 # What one pass may hold of layers' inputs, outputs and gradients, about, in bytes.
 # Twice the cache of a small machine: beyond that, larger passes are not faster.
-CHUNK_BYTES = 64 * 2**20
+PASS_BYTES = 64 * 2**20
 
 Similarity = Callable[[Gradients, Gradients], Tensor]  # V victims twice -> (V,)
 
@@ -49,7 +55,7 @@ def similarity_profile(
     generator: Generator,
     num_intervals: int = NUM_INTERVALS,
     similarity: Similarity = mean_layer_cosine,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int = PASS_BYTES,
 ) -> Tensor:
     """How alike the gradients become on the way from noise to T(x): (N, K + 1).
 
@@ -66,7 +72,7 @@ def similarity_profile(
     check_pixels(pixels)
     check_count(num_intervals, "num_intervals")
     _check_mode(model)
-    like = next(model.parameters())
+    like = first_parameter(model)
     drawn = torch.rand(pixels.shape, generator=generator, device=generator.device)
     noise = normalisation.normalise(drawn.to(like))
     images = normalised(transform(pixels, generator), normalisation, like)
@@ -127,7 +133,7 @@ def accuracy_score(
     _check_mode(model)
     if len(pixels) < 2:
         raise ValueError("a correlation needs two pictures at least, got 1.")
-    like = next(model.parameters())
+    like = first_parameter(model)
     images = normalised(transform(pixels, generator), normalisation, like)
     # eigvalsh: the matrix is symmetric. (np.linalg.eig finds complex eigenvalues.)
     eigenvalues = torch.linalg.eigvalsh(

@@ -15,7 +15,7 @@ from precode_lib.ats.operations import OPERATIONS
 from precode_lib.ats.policies import Policy
 from precode_lib.ats.scores import (
     ACCURACY_FLOOR,
-    CHUNK_BYTES,
+    PASS_BYTES,
     accuracy_score,
     privacy_scores,
 )
@@ -130,7 +130,7 @@ class PolicySearch(Resumable[Candidate]):
         num_per_class: int = NUM_PER_CLASS,
         num_batches: int = NUM_BATCHES,
         accuracy_floor: float = ACCURACY_FLOOR,
-        chunk_bytes: int = CHUNK_BYTES,
+        chunk_bytes: int = PASS_BYTES,
     ):
         for name, count in [
             ("num_candidates", num_candidates),

@@ -57,9 +57,10 @@ class Span:
 
     def _check(self, images: Tensor) -> None:
         num_victims, _, size = self.basis.shape
-        if images.dim() != 5 or images[0, 0].numel() != size:
+        if images.dim() < 3 or images[0, 0].numel() != size:
             raise ValueError(
-                f"images must be (V, B, C, H, W) with {size} numbers each, got "
+                f"images must be (V, B, C, H, W) with {size} numbers each, or other "
+                "examples (V, B, ...) of as many, got "
                 f"{tuple(images.shape)}."
             )
         if len(images) != num_victims:

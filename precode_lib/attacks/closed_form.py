@@ -10,6 +10,7 @@ common, and `isolated_inputs` finds the units that only one picture activated.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from precode_lib.attacks.observed import (
     sum_of_columns,
     sum_of_rows,
 )
+from precode_lib.attacks.reports import Reconstruction
 from precode_lib.basics.validation import check_function
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients, Outer, Term, dense, squared_distance
@@ -62,6 +64,34 @@ class ClosedForm:
     images: Tensor
     bias_gradient_norm: Tensor
     exact: Tensor
+
+    def reconstruction(self, observation: Observation) -> Reconstruction:
+        """The same as what a search gives back, for one picture per victim.
+
+        Its objective is 0 where the picture explains the layer, and infinite elsewhere:
+        an attacker who has the choice then believes the search.
+        """
+        if observation.num_examples != 1:
+            raise ValueError(
+                "one division gives one picture, not the "
+                f"{observation.num_examples} of a batch; see isolated_inputs."
+            )
+        images = self.images.unsqueeze(1)
+        doubt = self.bias_gradient_norm.new_tensor(inf)
+        objective = torch.where(self.exact, torch.zeros_like(doubt), doubt)
+        labels = observation.labels
+        nobody = torch.full((len(images), 1), -1)
+        return Reconstruction(
+            attack="division",
+            images=images,
+            objective=objective,
+            labels=nobody if labels is None else labels,
+            last_images=images,
+            last_objective=objective,
+            iterations=torch.zeros(len(images), dtype=torch.int64),
+            outcome=tuple("converged" if e else "exhausted" for e in self.exact),
+            normalisation=observation.normalisation,
+        )
 
     def __repr__(self) -> str:
         shape, found = tuple(self.images.shape), int(self.exact.sum())
@@ -113,6 +143,15 @@ def invert_linear(
     Args:
         layer: see `first_linear`.
         estimate: `largest_row`, or behind noise `total_least_squares`.
+
+    >>> import torch
+    >>> from precode_lib.attacks.closed_form import invert_linear
+    >>> from precode_lib.federated import observe
+    >>> from precode_lib.models import smlp
+    >>> images, labels = torch.rand(2, 1, 3, 8, 8), torch.tensor([[3], [7]])
+    >>> found = invert_linear(observe(smlp((3, 8, 8), width=64), images, labels))
+    >>> torch.allclose(found.images, images[:, 0], atol=1e-3)
+    True
     """
     check_function(estimate, "estimate", "total_least_squares")
     names = first_linear(observation, layer)

@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from precode_lib.attacks.counts import (
+    as_labels,
+    at_most,
+    counts_of,
+    nearest_counts,
+)
 from precode_lib.attacks.observed import (
     check_observation,
     layer_names,
@@ -28,7 +34,7 @@ from precode_lib.basics.validation import (
 )
 from precode_lib.bottleneck import noise_from
 from precode_lib.federated import Observation
-from precode_lib.gradients import one_at_a_time
+from precode_lib.gradients import first_parameter, one_at_a_time
 
 _CHUNK = 64  # public pictures of one forward pass
 
@@ -61,6 +67,15 @@ def bias_sign_labels(observation: Observation, *, layer: str | None = None) -> T
     """The class with the most negative output bias gradient, p - onehot: (V, 1).
 
     For one picture per victim; without a defense always right, whatever the features.
+
+    >>> import torch
+    >>> from precode_lib.attacks.labels import bias_sign_labels
+    >>> from precode_lib.federated import observe
+    >>> from precode_lib.models import lenet
+    >>> images, labels = torch.rand(2, 1, 3, 32, 32), torch.tensor([[3], [7]])
+    >>> bias_sign_labels(observe(lenet(), images, labels, labels_known=False))
+    tensor([[3],
+            [7]])
     """
     layer = output_layer(observation, layer)
     _check_single(observation, "bias_sign_labels")
@@ -84,8 +99,8 @@ def bias_corrected_labels(
     # Of one occurrence; all are negative together, for the entries sum to 0.
     impact = gradient.clamp(max=0).sum(1, keepdim=True) / num_examples
     expected = gradient / impact.where(impact < 0, -1.0)
-    certain = _at_most((gradient < 0).long(), num_examples, first=gradient)
-    return _as_labels(_nearest_counts(expected, certain, num_examples))
+    certain = at_most((gradient < 0).long(), num_examples, first=gradient)
+    return as_labels(nearest_counts(expected, certain, num_examples))
 
 
 def expected_count_labels(
@@ -129,8 +144,8 @@ def expected_count_labels(
     # The entries sum to 0, so the least is negative even where float32 says 0.
     least = gradient.argmin(1, keepdim=True)
     certain = certain.scatter(1, least, certain.gather(1, least).clamp(min=1))
-    certain = _at_most(certain, num_examples, first=gradient)
-    return _as_labels(_nearest_counts(expected, certain, num_examples))
+    certain = at_most(certain, num_examples, first=gradient)
+    return as_labels(nearest_counts(expected, certain, num_examples))
 
 
 def label_accuracy(found: Tensor, truth: Tensor) -> Tensor:
@@ -150,13 +165,18 @@ def label_accuracy(found: Tensor, truth: Tensor) -> Tensor:
             f"found {tuple(found.shape)} and truth {tuple(truth.shape)} must agree."
         )
     num_classes = 1 + int(max(found.max(), truth.max()))
-    a, b = (_counts(labels, num_classes) for labels in (found, truth.to(found)))
+    a, b = (counts_of(labels, num_classes) for labels in (found, truth.to(found)))
     return torch.minimum(a, b).sum(1).double() / found.shape[1]
 
 
 def output_layer(observation: Observation, layer: str | None = None) -> str:
     """The last layer whose weight has a row for each class; or `layer`, checked."""
     check_observation(observation)
+    if observation.num_classes is None:
+        raise ValueError(
+            "labels can be read off an output layer of logits (N, classes); this model "
+            "returns something else: labels_known=True, or labels=known_labels."
+        )
     parameters = dict(observation.model.named_parameters())
     shapes = {n: parameters[f"{n}.weight"].shape for n in layer_names(observation)}
     fitting = [
@@ -172,9 +192,6 @@ def output_layer(observation: Observation, layer: str | None = None) -> str:
             "labels can only be read off an output layer."
         )
     return fitting[-1]
-
-
-# --- reading the gradient -----------------------------------------------------------
 
 
 def _output_bias(observation: Observation, layer: str) -> Tensor:
@@ -228,9 +245,6 @@ def _rounding(observation: Observation, name: str, gradient: Tensor) -> Tensor:
     return 4 * eps + eps * weights.abs() / observation.local.lr
 
 
-# --- the model on other pictures ----------------------------------------------------
-
-
 def _noise_images(
     observation: Observation, num_images: int, generator: torch.Generator
 ) -> Tensor:
@@ -260,7 +274,7 @@ def _mean_probabilities(
     """(C,), of the model as the clients ran it; the model stays as it is."""
     model = observation.client().model
     buffers = {name: b.clone() for name, b in model.named_buffers()}
-    like = next(model.parameters())
+    like = first_parameter(model)
     gpus = [like.device] if like.is_cuda else []
     total = 0.0
     with torch.no_grad(), torch.random.fork_rng(gpus), noise_from(generator):
@@ -270,45 +284,3 @@ def _mean_probabilities(
             logits = functional_call(model, buffers, (part.to(like),))
             total = total + logits.softmax(1).sum(0)
     return total / len(images)
-
-
-# --- counts -------------------------------------------------------------------------
-
-
-def _nearest_counts(expected: Tensor, certain: Tensor, total: int) -> Tensor:
-    """Whole numbers (V, C) that sum to `total`, closest to `expected` in squares.
-
-    One unit at a time to the class that misses most, on top of the certain ones.
-    Where none are and `expected` is not negative and sums to `total`, these are the
-    largest remainders.
-    """
-    counts = certain
-    for _ in range(total):
-        short = (counts.sum(1, keepdim=True) < total).long()
-        neediest = (expected - counts).argmax(1, keepdim=True)
-        counts = counts.scatter_add(1, neediest, short)
-    return counts
-
-
-def _at_most(counts: Tensor, total: int, *, first: Tensor) -> Tensor:
-    """Cut counts (V, C) to a sum of `total`, the classes with the least `first` first.
-
-    Noise can make more classes certain than there are pictures.
-    """
-    order = first.argsort(dim=1)
-    filled = counts.gather(1, order).cumsum(1).clamp(max=total)
-    kept = filled.diff(dim=1, prepend=torch.zeros_like(filled[:, :1]))
-    return torch.zeros_like(counts).scatter(1, order, kept)
-
-
-def _as_labels(counts: Tensor) -> Tensor:
-    """(V, C) counts to (V, B) labels in rising order."""
-    num_victims, num_classes = counts.shape
-    classes = torch.arange(num_classes, device=counts.device).repeat(num_victims)
-    return classes.repeat_interleave(counts.flatten()).view(num_victims, -1)
-
-
-def _counts(labels: Tensor, num_classes: int) -> Tensor:
-    zeros = labels.new_zeros(len(labels), num_classes, dtype=torch.int64)
-    ones = torch.ones_like(labels, dtype=torch.int64)
-    return zeros.scatter_add(1, labels.long(), ones)

@@ -19,6 +19,7 @@ from precode_lib.gradients import (
 )
 
 __all__ = [
+    "balanced_cosine_distance",
     "cosine_distance",
     "exponential_weights",
     "layerwise_cosine_distance",
@@ -27,6 +28,7 @@ __all__ = [
     "squared_distance",
     "squared_label_error",
     "total_variation",
+    "where_shared",
 ]
 
 # (guess, target) -> (V,); where a recipe weighs the layers, also *, weights (P,)
@@ -53,6 +55,33 @@ def layerwise_cosine_distance(
     return 1 - cosines @ (weights / weights.sum())
 
 
+def balanced_cosine_distance(guess: Gradients, target: Gradients) -> Tensor:
+    """1 - one cosine over all parameters, each scaled down by the root of its norm.
+
+    Between one cosine of everything, where the loudest layer decides, and a mean of
+    layers' cosines, where the faintest counts as much: with |target_p| the norm in
+    parameter p, all products in p are divided by it. (V,)
+    """
+    norms = target.squared_norms().sqrt()
+    # What is silent in the target weighs nothing; 1 / 0 would be everything.
+    weights = torch.where(norms > 0, 1 / norms, 0)
+    return 1 - cosine_similarity(guess, target, weights=weights)
+
+
+def where_shared(distance: Distance) -> Distance:
+    """The distance over the entries that the target holds: its zeros say nothing.
+
+    For an attacker who knows that the client prunes.
+    """
+
+    def over_entries(guess: Gradients, target: Gradients, **options: Tensor) -> Tensor:
+        kept = {n: t != 0 for n, t in target.dense().items()}
+        seen = {n: t * kept[n] for n, t in guess.dense().items()}
+        return distance(Gradients(seen), target, **options)
+
+    return over_entries
+
+
 def linear_weights(target: Gradients) -> Tensor:
     """(P,) falling from 1 at the first parameter in equal steps to 1/P."""
     return torch.arange(len(target), 0, -1) / len(target)
@@ -68,6 +97,11 @@ def total_variation(images: Tensor) -> Tensor:
 
     Anisotropic and without a root, over all of a victim's pictures and channels.
     """
+    if images.dim() != 5:
+        raise ValueError(
+            "total variation is of pictures (V, B, C, H, W), got examples "
+            f"{tuple(images.shape)}: search with prior_weight=0 or another prior."
+        )
     return _TotalVariation.apply(images)
 
 

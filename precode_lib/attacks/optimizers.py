@@ -16,6 +16,7 @@ from precode_lib.basics.schedules import OptimizerFactory
 
 # (variables of these victims, which of the active victims) -> objectives, slopes
 Evaluate = Callable[[Sequence[Tensor], slice], tuple[Tensor, Sequence[Tensor]]]
+Box = tuple[float | Tensor, float | Tensor]  # lowest and highest values
 _MIXING = (LBFGS, getattr(torch.optim, "Adafactor", LBFGS))  # not in torch 2.4
 
 
@@ -53,10 +54,12 @@ class Together:
         self._optimizer.step(closure)
         return firsts[0]
 
-    def bound(self, lower: Tensor, upper: Tensor) -> None:
-        """Bring the first variable, the images, into the box; memories stay."""
+    def bound(self, boxes: Sequence[Box | None]) -> None:
+        """Bring every variable into its box, if it has one; memories stay."""
         with torch.no_grad():
-            self.variables[0].clamp_(lower, upper)
+            for variable, box in zip(self.variables, boxes, strict=True):
+                if box is not None:
+                    variable.clamp_(*box)
 
     def keep(self, victims: Tensor) -> None:
         """Go on with these victims only (a mask); their state stays what it was."""
@@ -102,10 +105,10 @@ class OneByOne:
         firsts = [o.step(evaluate, lr_factor, slice(v, v + 1)) for v, o in each]
         return torch.cat(firsts)
 
-    def bound(self, lower: Tensor, upper: Tensor) -> None:
-        """Bring the first variables, the images, into the box; memories stay."""
+    def bound(self, boxes: Sequence[Box | None]) -> None:
+        """Bring every variable into its box, if it has one; memories stay."""
         for one in self._each:
-            one.bound(lower, upper)
+            one.bound(boxes)
 
     def keep(self, victims: Tensor) -> None:
         """Go on with these victims only (a mask)."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
+from precode_lib.attacks.hidden import Policy, fresh
 from precode_lib.attacks.objectives import (
     Distance,
     LabelTerm,
@@ -17,6 +18,7 @@ from precode_lib.attacks.objectives import (
     total_variation,
 )
 from precode_lib.attacks.starts import Start, normal
+from precode_lib.attacks.unknowns import Unknown
 from precode_lib.basics.schedules import OptimizerFactory, constant
 from precode_lib.basics.validation import (
     check_count,
@@ -24,6 +26,7 @@ from precode_lib.basics.validation import (
     check_range,
     closest,
 )
+from precode_lib.bottleneck import hold_dropout
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients
 
@@ -36,6 +39,8 @@ _FUNCTIONS = {
     "prior": "total_variation",
     "label_term": "squared_label_error",
     "schedule": "step_decay",
+    "hidden": "fresh",
+    "imagined": "hold_dropout",
 }
 _FUNCTIONS_OR_NONE = {
     "labels": "bias_sign_labels",
@@ -56,7 +61,16 @@ class Recipe:
         iterations: how many steps at most.
         start: where the images begin.
         labels: finds the labels in the observation; None searches for them too.
+        hidden: what stands where the client draws something that nobody told: `fresh`
+            numbers at every step, `mean_of(n)`, `still`, `searched()`, `given(...)`.
+        unknowns: what else is searched for, such as a `shift`.
+        imagined: from the model to the one that the attacker runs in its place;
+            `hold_dropout` lets `hidden` decide on dropout's masks, `hold_statistics`
+            on a batch norm's statistics too.
         prior: penalises implausible images (V, B, C, H, W), with `prior_weight`: (V,).
+        stages: factors of `prior_weight`, one after the other, for equal parts of the
+            iterations. At each the optimizer begins anew from where it is, and so does
+            the best: objectives of different weights don't compare.
         label_term: compares the model's output to the labels, with `label_weight`.
         layers: which parameters are matched; None for all.
         layer_weights: how much each parameter counts, (P,); None for 1.
@@ -74,8 +88,12 @@ class Recipe:
     iterations: int = 1000
     start: Start = normal
     labels: Callable[[Observation], Tensor] | None = None
+    hidden: Policy = fresh
+    unknowns: tuple[Unknown, ...] = ()
+    imagined: Callable[[nn.Module], nn.Module] = hold_dropout
     prior: Prior = total_variation
     prior_weight: float = 0.0
+    stages: tuple[float, ...] = (1.0,)
     label_term: LabelTerm = squared_label_error
     label_weight: float = 0.0
     layers: Callable[[Gradients], Gradients] | None = None
@@ -93,14 +111,25 @@ class Recipe:
         for name, example in _FUNCTIONS_OR_NONE.items():
             if getattr(self, name) is not None:
                 check_function(getattr(self, name), name, example)
+        for each in self.unknowns:
+            if not isinstance(each, Unknown):
+                kind = type(each).__name__
+                raise TypeError(f"unknowns are Unknown, such as shift(), got {kind}.")
         check_count(self.iterations, "iterations")
         check_count(self.restarts, "restarts")
         check_range(self.prior_weight, "prior_weight", 0)
+        check_count(len(self.stages), "the number of stages")
+        for factor in self.stages:
+            check_range(factor, "each of the stages", 0)
         check_range(self.label_weight, "label_weight", 0)
         if self.patience is not None:
             check_count(self.patience, "patience")
         if self.tolerance is not None:
             check_range(self.tolerance, "tolerance", 0)
+
+    def stage(self, iteration: int) -> int:
+        """Which of the stages this iteration belongs to."""
+        return iteration * len(self.stages) // self.iterations
 
 
 def varied(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -1,6 +1,7 @@
 """What a search tells: one look at a time, and the result."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -27,7 +28,12 @@ class AttackStep:
 
 @dataclass(frozen=True, repr=False)
 class Reconstruction:
-    """The lowest objective each victim's search ever saw, and how the search ended."""
+    """The lowest objective each victim's search ever saw, and how the search ended.
+
+    What an attack is given back as, whether it searches or divides. `found` holds, by
+    name, what else was searched for, such as a bottleneck's noise: (V, ...) each, of
+    the lowest objective as well.
+    """
 
     attack: str
     images: Tensor  # (V, B, C, H, W), normalised: of the lowest objective
@@ -38,6 +44,7 @@ class Reconstruction:
     iterations: Tensor  # (V,): steps made
     outcome: tuple[str, ...]  # one of OUTCOMES for each victim
     normalisation: object | None = None
+    found: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def pixels(self) -> Tensor:

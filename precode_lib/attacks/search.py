@@ -6,24 +6,23 @@ whoever loops over it owns the progress bar, the checkpoints and the stop button
 """
 
 from collections.abc import Sequence
+from functools import partial
 from math import inf
 
 import torch
 from torch import Tensor
 
-from precode_lib.attacks.noise import SharedNoise
+from precode_lib.attacks.hidden import Sites
+from precode_lib.attacks.ledger import Ledger
 from precode_lib.attacks.observed import check_observation
 from precode_lib.attacks.optimizers import optimize
 from precode_lib.attacks.recipe import Recipe, check_per_victim, check_recipe
-from precode_lib.attacks.reports import (
-    CONVERGED,
-    DIVERGED,
-    EXHAUSTED,
-    OUTCOMES,
-    PLATEAU,
-    RUNNING,
-    AttackStep,
-    Reconstruction,
+from precode_lib.attacks.reports import OUTCOMES, AttackStep, Reconstruction
+from precode_lib.attacks.unknowns import (
+    Trial,
+    Unknown,
+    like_model,
+    searched_labels,
 )
 from precode_lib.basics.resuming import Resumable
 from precode_lib.basics.validation import check_generator
@@ -38,15 +37,17 @@ class Search(Resumable[AttackStep]):
     """The steps of a recipe against an observation, all victims at once.
 
     Results depend on the generator's seed alone (on a CPU bit by bit), and not on
-    `chunk_bytes`. Bottlenecks get fresh noise at every step, the same for every
-    evaluation within it. Dropout in training mode is the exception to both: torch draws
-    its masks from the global generator, anew in every evaluation.
+    `chunk_bytes`. What the client draws that nobody told, the recipe's `hidden`
+    decides; it is the same for every evaluation within a step. Dropout inside a
+    function, such as attention's, is the exception to both: torch draws its masks from
+    the global generator, anew in every evaluation.
 
     Args:
         observation: all that the attacker knows.
         recipe: what to minimise and how.
-        generator: draws the starts and the bottlenecks' noise.
-        start: images (V, B, C, H, W) to begin with, instead of the recipe's.
+        generator: draws the starts and what is hidden.
+        start: images (V, B, C, H, W) to begin with, instead of the recipe's; or
+            whatever else the examples are.
         chunk_bytes: how much memory one evaluation may take, about.
     """
 
@@ -67,204 +68,88 @@ class Search(Resumable[AttackStep]):
         self.observation, self.recipe = observation, recipe
         self.iteration = 0
         self._chunk_bytes = chunk_bytes
-        self._client = observation.client()
-        self._noise = SharedNoise(generator)
-        self._box = _box(observation) if recipe.boxed else None
+        self._client = observation.client(recipe.imagined)
         self._labels = _labels(observation, recipe)
-        first = _first_images(observation, recipe, generator, start)
-        count, device = len(first), first.device
-        self._best, self._last = first.clone(), first.clone()
-        self._best_objective = first.new_full((count,), inf)
-        self._last_objective = self._best_objective.clone()
-        self._waited = torch.zeros(count, dtype=torch.int64, device=device)
-        self._made = torch.zeros_like(self._waited)
-        self._outcome = torch.zeros_like(self._waited)
-        self._logits = _first_logits(observation, recipe, generator, count)
-        self._active = torch.arange(count, device=device)
-        variables = [first] + ([] if self._logits is None else [self._logits.clone()])
-        self._optimizer = optimize(recipe.optimizer, variables)
+        self._unknowns = [_pictures(observation, recipe, start)]
+        if self._labels is None:
+            self._unknowns.append(searched_labels())
+        first = self._begun(self._unknowns, generator)
+        self._hidden = recipe.hidden(self._sites(first, generator))
+        _check_copies(self._hidden.copies, observation)
+        others = [*self._hidden.unknowns, *recipe.unknowns]
+        first += self._begun(others, generator)
+        self._unknowns += others
+        self._boxes = [unknown.bounds() for unknown in self._unknowns]
+        self._ledger = Ledger.opened(self._values(first))
+        self._optimizer = optimize(recipe.optimizer, first)
         self._aim()
 
     def __repr__(self) -> str:
         made, most = self.iteration, self.recipe.iterations
         return (
             f"Search({self.recipe.name}, {self.observation.num_victims} victims, "
-            f"{made} of {most} steps made, {len(self._active)} searching)"
+            f"{made} of {most} steps made, {len(self._ledger.active)} searching)"
         )
 
-    # --- the iterator -----------------------------------------------------------------
-
     def _left(self) -> int:
-        running = len(self._active) > 0
+        running = len(self._ledger.active) > 0
         return self.recipe.iterations - self.iteration if running else 0
 
     def _advance(self) -> AttackStep:
-        """Evaluate the current images, report them, and move on."""
-        self._noise.next_step()
+        """Evaluate the current guesses, report them, and move on."""
+        if self.iteration and self._stage() != self._stage(self.iteration - 1):
+            self._begin_stage()
+        self._hidden.next_step()
         variables = [v.detach().clone() for v in self._optimizer.variables]
         factor = self.recipe.schedule(self.iteration, self.recipe.iterations)
         objective = self._optimizer.step(self._evaluate, factor)
-        if self._box is not None:
-            self._optimizer.bound(*self._box)
-        self._record(objective.detach(), variables)
+        self._optimizer.bound(self._boxes)
+        self._ledger.record(objective.detach(), self._values(variables))
         self.iteration += 1
-        self._retire()
+        staying = self._ledger.retire(self.recipe, self.iteration)
+        if staying is not None and bool(staying.any()):
+            self._optimizer.keep(staying)
+            self._aim()
         return self._report()
+
+    def _stage(self, iteration: int | None = None) -> int:
+        return self.recipe.stage(self.iteration if iteration is None else iteration)
+
+    def _begin_stage(self) -> None:
+        """Another weight of the prior: what was learnt of the old objective is void."""
+        self._optimizer = optimize(self.recipe.optimizer, self._optimizer.variables)
+        self._ledger.forget_best()
 
     @property
     def result(self) -> Reconstruction:
         """What the search has found so far."""
-        chosen = self._winners(self._best_objective)
-        outcome = self._outcome[chosen].tolist()
+        ledger = self._ledger
+        chosen = self._winners(ledger.best_objective)
+        outcome = ledger.outcome[chosen].tolist()
+        images, *others = (value[chosen].clone() for value in ledger.best)
+        names = [unknown.name for unknown in self._unknowns[1:]]
+        found = dict(zip(names, others, strict=True))
+        logits = None if self._labels is not None else found.pop("labels")
         return Reconstruction(
             attack=self.recipe.name,
-            images=self._best[chosen].clone(),
-            objective=self._best_objective[chosen].clone(),
-            labels=self._found_labels(chosen),
-            last_images=self._last[chosen].clone(),
-            last_objective=self._last_objective[chosen].clone(),
-            iterations=self._made[chosen].clone(),
+            images=images,
+            objective=ledger.best_objective[chosen].clone(),
+            labels=self._labels.clone() if logits is None else logits.argmax(-1),
+            last_images=ledger.last[chosen].clone(),
+            last_objective=ledger.last_objective[chosen].clone(),
+            iterations=ledger.made[chosen].clone(),
             outcome=tuple(OUTCOMES[code] for code in outcome),
             normalisation=self.observation.normalisation,
+            found=found,
         )
-
-    # --- one evaluation ---------------------------------------------------------------
-
-    def _evaluate(self, variables, part: slice) -> tuple[Tensor, list[Tensor]]:
-        """Objectives of these active searches, and their slopes, chunk by chunk."""
-        self._noise.rewind()
-        start, stop, _ = part.indices(len(self._active))
-        objectives, slopes = [], []
-        for chunk, target in self._targets:
-            low, high = max(chunk.start, start), min(chunk.stop, stop)
-            if low >= high:
-                continue
-            inner = slice(low - chunk.start, high - chunk.start)
-            aim = target if high - low == target.num_victims else target.take(inner)
-            pieces = [
-                v.detach()[low - start : high - start].requires_grad_()
-                for v in variables
-            ]
-            objective = self._objective(pieces, slice(low, high), aim)
-            objectives.append(objective.detach())
-            slopes.append(torch.autograd.grad(objective.sum(), pieces))
-        slopes = [_joined(rows) for rows in zip(*slopes, strict=True)]
-        if self.recipe.signed:
-            slopes[0] = slopes[0].sign()
-        return _joined(objectives), slopes
-
-    def _objective(
-        self, variables: list[Tensor], part: slice, target: Gradients
-    ) -> Tensor:
-        recipe, images = self.recipe, variables[0]
-        searches = self._active[part]
-        labels = (
-            variables[1].softmax(-1)
-            if self._labels is None
-            else self._labels[searches % self.observation.num_victims]
-        )
-        source = self._noise.of(searches, len(self._best))
-        guess = self._client(images, labels, noise=source)
-        if recipe.layers is not None:
-            guess = recipe.layers(guess)
-        if len(guess) > len(target):  # a defense withheld the others
-            guess = Gradients({name: guess[name] for name in target})
-        options = {} if self._weights is None else {"weights": self._weights}
-        total = recipe.distance(guess, target, **options)
-        self._check("distance", total, images)
-        if recipe.prior_weight:
-            prior = recipe.prior(images)
-            self._check("prior", prior, images)
-            total = total + recipe.prior_weight * prior
-        if recipe.label_weight:
-            source = self._noise.of(searches, len(self._best))
-            logits = self._client.logits(images, noise=source)
-            label_term = recipe.label_term(logits, labels)
-            self._check("label_term", label_term, images)
-            total = total + recipe.label_weight * label_term
-        return total
-
-    def _check(self, name: str, values: Tensor, images: Tensor) -> None:
-        if self.iteration == 0:  # what is right once is right ever after
-            check_per_victim(values, name, len(images))
-
-    def _aim(self) -> None:
-        """Cut the targets of the active searches into chunks that fit into memory."""
-        observation, active = self.observation, self._active
-        shared = observation.shared
-        if self.recipe.layers is not None:
-            shared = self.recipe.layers(shared)
-            if not isinstance(shared, Gradients):
-                kind = type(shared).__name__
-                raise TypeError(f"layers must return Gradients, got {kind}.")
-        self._weights = None
-        if self.recipe.layer_weights is not None:
-            self._weights = self.recipe.layer_weights(shared)
-        if len(active) != shared.num_victims or self.recipe.restarts > 1:
-            shared = shared.take(active % observation.num_victims)
-        size = self._client.victims_within(self._chunk_bytes, self._best[:1])
-        starts = range(0, len(active), size)
-        parts = [slice(s, min(s + size, len(active))) for s in starts]
-        whole = len(parts) == 1
-        self._targets = [(p, shared if whole else shared.take(p)) for p in parts]
-
-    # --- bookkeeping ------------------------------------------------------------------
-
-    def _record(self, objective: Tensor, variables: list[Tensor]) -> None:
-        images = variables[0]
-        before = self._now(self._best_objective)
-        better = objective < before
-        # `where`, not a mask as index: on a GPU that would wait for the result.
-        best = torch.where(_beside(better, images), images, self._now(self._best))
-        self._best = self._with(self._best, best)
-        lower = torch.where(better, objective, before)
-        self._best_objective = self._with(self._best_objective, lower)
-        if self._logits is not None:
-            rows = _beside(better, variables[1])
-            logits = torch.where(rows, variables[1], self._now(self._logits))
-            self._logits = self._with(self._logits, logits)
-        self._last = self._with(self._last, images)
-        self._last_objective = self._with(self._last_objective, objective)
-        self._made = self._with(self._made, self._now(self._made) + 1)
-        waited = torch.where(better, 0, self._now(self._waited) + 1)
-        self._waited = self._with(self._waited, waited)
-
-    def _now(self, store: Tensor) -> Tensor:
-        """The values of the active searches."""
-        return store if len(self._active) == len(store) else store[self._active]
-
-    def _with(self, store: Tensor, values: Tensor) -> Tensor:
-        """The store with the active searches' values; never changed in place."""
-        if len(values) == len(store):
-            return values
-        return store.index_copy(0, self._active, values)
-
-    def _retire(self) -> None:
-        """Let the searches go that have converged, waited too long or met a NaN."""
-        recipe, active = self.recipe, self._active
-        outcome = torch.full_like(active, RUNNING)
-        if self.iteration == recipe.iterations:
-            outcome[:] = EXHAUSTED
-        if recipe.patience is not None:
-            outcome[self._waited[active] >= recipe.patience] = PLATEAU
-        if recipe.tolerance is not None:
-            outcome[self._last_objective[active] < recipe.tolerance] = CONVERGED
-        outcome[~self._last_objective[active].isfinite()] = DIVERGED
-        self._outcome[active] = outcome
-        going = outcome == RUNNING
-        if not bool(going.all()):
-            self._active = active[going]
-            if len(self._active):
-                self._optimizer.keep(going)
-                self._aim()
 
     def _report(self) -> AttackStep:
-        chosen = self._winners(self._last_objective)
+        chosen = self._winners(self._ledger.last_objective)
         return AttackStep(
             iteration=self.iteration - 1,
-            objective=self._last_objective[chosen],
-            images=self._last[chosen],
-            num_active=len(self._active),
+            objective=self._ledger.last_objective[chosen],
+            images=self._ledger.last[chosen],
+            num_active=len(self._ledger.active),
         )
 
     def _winners(self, objective: Tensor) -> Tensor | slice:
@@ -276,10 +161,141 @@ class Search(Resumable[AttackStep]):
         victims = torch.arange(num_victims, device=objective.device)
         return table.argmin(0) * num_victims + victims
 
-    def _found_labels(self, chosen: Tensor | slice) -> Tensor:
-        if self._logits is None:
-            return self._labels.clone()
-        return self._logits[chosen].argmax(-1)
+    def _begun(self, unknowns: Sequence[Unknown], generator) -> list[Tensor]:
+        """Where the variables of these unknowns begin."""
+        count = self.recipe.restarts * self.observation.num_victims
+        return [u.first(self.observation, count, generator) for u in unknowns]
+
+    def _values(self, variables: Sequence[Tensor]) -> list[Tensor]:
+        """What the variables stand for: an optimizer sees each in units of its rate."""
+        pairs = zip(self._unknowns, variables, strict=True)
+        return [v if u.rate == 1 else v * u.rate for u, v in pairs]
+
+    def _sites(self, first: Sequence[Tensor], generator: torch.Generator) -> Sites:
+        labels = first[1].softmax(-1) if self._labels is None else self._labels
+        return Sites(
+            self._client,
+            first[0][:1],
+            labels[:1],
+            num_searches=len(first[0]),
+            generator=generator,
+        )
+
+    def _evaluate(self, variables, part: slice) -> tuple[Tensor, list[Tensor]]:
+        """Objectives of these active searches, and their slopes, chunk by chunk.
+
+        An optimizer for each victim asks for a part of the active searches; the
+        targets are cut into chunks of them; what is evaluated is where both meet.
+        """
+        start, stop, _ = part.indices(len(self._ledger.active))
+        objectives, slopes = [], []
+        for chunk, target in self._targets:
+            low, high = max(chunk.start, start), min(chunk.stop, stop)
+            if low >= high:
+                continue
+            inner = slice(low - chunk.start, high - chunk.start)
+            aim = target if high - low == target.num_victims else target.take(inner)
+            pieces = [
+                v.detach()[low - start : high - start].requires_grad_()
+                for v in variables
+            ]
+            searches = self._ledger.active[low:high]
+            objective = self._objective(self._values(pieces), searches, aim)
+            objectives.append(objective.detach())
+            # A loss need not depend on all that is searched for.
+            slopes.append(
+                torch.autograd.grad(
+                    objective.sum(), pieces, allow_unused=True, materialize_grads=True
+                )
+            )
+        slopes = [_joined(rows) for rows in zip(*slopes, strict=True)]
+        pairs = zip(self._unknowns, slopes, strict=True)
+        return _joined(objectives), [s.sign() if u.signed else s for u, s in pairs]
+
+    def _objective(
+        self, values: Sequence[Tensor], searches: Tensor, target: Gradients
+    ) -> Tensor:
+        """What these searches minimise: distance, and whatever weighs with it."""
+        recipe, images = self.recipe, values[0]
+        guess = self._guess(values, searches)
+        total = self._distance(guess, searches, target)
+        if recipe.prior_weight:
+            prior = recipe.prior(images)
+            self._check("prior", prior, images)
+            total = total + recipe.stages[self._stage()] * recipe.prior_weight * prior
+        if recipe.label_weight:
+            source = self._hidden.of(searches, guess)
+            logits = self._client.logits(guess.images, noise=source)
+            label_term = recipe.label_term(logits, guess.labels)
+            self._check("label_term", label_term, images)
+            total = total + recipe.label_weight * label_term
+        for unknown, value in zip(self._unknowns, values, strict=True):
+            if unknown.prior_weight:
+                prior = unknown.prior(value)
+                self._check(f"the prior of {unknown.name}", prior, images)
+                total = total + unknown.prior_weight * prior
+        return total
+
+    def _guess(self, values: Sequence[Tensor], searches: Tensor) -> Trial:
+        labels = None
+        if self._labels is not None:
+            labels = self._labels[searches % self.observation.num_victims]
+        guess = Trial(values[0], labels)
+        for unknown, value in zip(self._unknowns, values, strict=True):
+            unknown.enter(guess, value)
+        copies = self._hidden.copies
+        if copies > 1:  # of a batch that holds each picture so often, it is the mean
+            guess.images = guess.images.repeat_interleave(copies, 1)
+            guess.labels = guess.labels.repeat_interleave(copies, 1)
+        return guess
+
+    def _distance(self, guess: Trial, searches: Tensor, target: Gradients) -> Tensor:
+        recipe = self.recipe
+        source = self._hidden.of(searches, guess)
+        gradients = self._client(guess.images, guess.labels, noise=source)
+        if recipe.layers is not None:
+            gradients = recipe.layers(gradients)
+        if len(gradients) > len(target):  # a defense withheld the others
+            gradients = Gradients({name: gradients[name] for name in target})
+        options = {} if self._weights is None else {"weights": self._weights}
+        distance = recipe.distance(gradients, target, **options)
+        self._check("distance", distance, guess.images)
+        return distance
+
+    def _check(self, name: str, values: Tensor, images: Tensor) -> None:
+        if self.iteration == 0:  # what is right once is right ever after
+            check_per_victim(values, name, len(images))
+
+    def _aim(self) -> None:
+        """Cut the targets of the active searches into chunks that fit into memory."""
+        observation, active = self.observation, self._ledger.active
+        shared = self._matched(observation.shared)
+        self._weights = None
+        if self.recipe.layer_weights is not None:
+            self._weights = self.recipe.layer_weights(shared)
+        if len(active) != shared.num_victims or self.recipe.restarts > 1:
+            shared = shared.take(active % observation.num_victims)
+        size = self._searches_within(self._chunk_bytes)
+        starts = range(0, len(active), size)
+        parts = [slice(s, min(s + size, len(active))) for s in starts]
+        whole = len(parts) == 1
+        self._targets = [(p, shared if whole else shared.take(p)) for p in parts]
+
+    def _matched(self, shared: Gradients) -> Gradients:
+        """What of the victims' gradients is matched."""
+        if self.recipe.layers is None:
+            return shared
+        chosen = self.recipe.layers(shared)
+        if not isinstance(chosen, Gradients):
+            kind = type(chosen).__name__
+            raise TypeError(f"layers must return Gradients, got {kind}.")
+        return chosen
+
+    def _searches_within(self, num_bytes: int) -> int:
+        """How many searches one evaluation may take."""
+        one = [value[:1] for value in self._ledger.best]
+        guess = self._guess(one, self._ledger.active[:1])
+        return self._client.victims_within(num_bytes, guess.images, guess.labels)
 
     def _bar(self) -> dict:
         return {"desc": self.recipe.name, "unit": "step"}
@@ -288,65 +304,77 @@ class Search(Resumable[AttackStep]):
         middle = step.objective.median().item()
         return f"objective {middle:.3g}, {step.num_active} searching"
 
-    # --- checkpoints ------------------------------------------------------------------
-
     def state_dict(self) -> dict:
         """Everything that `load_state_dict` needs to go on as if never interrupted.
 
         Tensors, lists, numbers and strings only: `torch.save` it, load it with
         `weights_only=True`. The observation and the recipe are not part of it.
         """
-        tensors = {name: getattr(self, name).clone() for name in _TENSORS}
-        logits = None if self._logits is None else self._logits.clone()
+        going = len(self._ledger.active) > 0
         return {
             "recipe": self.recipe.name,
             "iteration": self.iteration,
-            "tensors": tensors,
-            "logits": logits,
-            "optimizer": self._optimizer.state_dict() if len(self._active) else None,
-            "generator": self._noise.generator.get_state(),
+            "unknowns": [unknown.name for unknown in self._unknowns],
+            "ledger": self._ledger.state_dict(),
+            "optimizer": self._optimizer.state_dict() if going else None,
+            "hidden": self._hidden.state_dict(),
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict` of a search of the same recipe and observation."""
-        if not isinstance(state, dict) or "tensors" not in state:
+        if not isinstance(state, dict) or "ledger" not in state:
             raise ValueError("this is no state of a search: state_dict() makes one.")
-        shape = tuple(state["tensors"]["_best"].shape)
-        if state["recipe"] != self.recipe.name or shape != tuple(self._best.shape):
+        shape, own = (
+            tuple(state["ledger"]["last"].shape),
+            tuple(self._ledger.last.shape),
+        )
+        if state["recipe"] != self.recipe.name or shape != own:
             raise ValueError(
                 f"this state is of {state['recipe']!r} over images {shape}, the search "
-                f"is {self.recipe.name!r} over {tuple(self._best.shape)}."
+                f"is {self.recipe.name!r} over {own}."
             )
-        if (state["logits"] is None) != (self._logits is None):
+        names = [unknown.name for unknown in self._unknowns]
+        if state["unknowns"] != names:
             raise ValueError(
-                "one of this state and this search looks for the labels too, the other "
-                "has them from a rule; give both the same `labels`."
+                f"this state is of a search for {', '.join(state['unknowns'])}; this "
+                f"one is for {', '.join(names)}. Give both the same `labels`, `hidden` "
+                "and `unknowns`."
             )
-        device = self._best.device
-        for name in _TENSORS:
-            setattr(self, name, state["tensors"][name].to(device).clone())
-        if state["logits"] is not None:
-            self._logits = state["logits"].to(device).clone()
+        self._ledger.load_state_dict(state["ledger"])
         self.iteration = state["iteration"]
-        self._noise.generator.set_state(state["generator"])
-        if len(self._active):
+        self._hidden.load_state_dict(state["hidden"])
+        if len(self._ledger.active):
             self._optimizer.load_state_dict(state["optimizer"])
             self._aim()
-
-
-_TENSORS = (
-    "_best", "_last", "_best_objective", "_last_objective", "_waited", "_made",
-    "_outcome", "_active",
-)  # fmt: skip
 
 
 def _joined(pieces: Sequence[Tensor]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
-def _beside(mask: Tensor, values: Tensor) -> Tensor:
-    """(V,) shaped to stand beside (V, ...)."""
-    return mask.view(-1, *[1] * (values.dim() - 1))
+def _pictures(
+    observation: Observation, recipe: Recipe, start: Tensor | None
+) -> Unknown:
+    """The pictures, as the first unknown of every search."""
+
+    def enter(guess: Trial, images: Tensor) -> None:
+        guess.images = images
+
+    return Unknown(
+        "pictures",
+        partial(_first_images, recipe=recipe, start=start),
+        enter,
+        signed=recipe.signed,
+        box=_box(observation) if recipe.boxed else None,
+    )
+
+
+def _check_copies(copies: int, observation: Observation) -> None:
+    if copies > 1 and observation.local is not None:
+        raise ValueError(
+            "a mean over draws stands for one gradient; this observation is of several "
+            "local steps: search with hidden=fresh, or searched()."
+        )
 
 
 def _box(observation: Observation) -> tuple[Tensor, Tensor]:
@@ -355,7 +383,7 @@ def _box(observation: Observation) -> tuple[Tensor, Tensor]:
             "a boxed search needs to know the range of real pictures: give `observe` a "
             "normalisation, or search with boxed=False."
         )
-    like = next(iter(observation.model.parameters()))
+    like = like_model(observation)
     lower, upper = observation.normalisation.box
     return lower.to(like), upper.to(like)
 
@@ -376,15 +404,17 @@ def _labels(observation: Observation, recipe: Recipe) -> Tensor | None:
 
 def _first_images(
     observation: Observation,
-    recipe: Recipe,
+    count: int,
     generator: torch.Generator,
+    *,
+    recipe: Recipe,
     start: Tensor | None,
 ) -> Tensor:
     """The starts of all searches, restart by restart: (restarts * V, B, C, H, W)."""
     shape = (
         observation.num_victims, observation.num_examples, *observation.image_shape
     )  # fmt: skip
-    like = next(iter(observation.model.parameters()))
+    like = like_model(observation)
     if start is None:
         drawn = [recipe.start(shape, generator) for _ in range(recipe.restarts)]
         return torch.cat(drawn).to(like)
@@ -397,14 +427,3 @@ def _first_images(
             f"{tuple(start.shape)} for {recipe.restarts} restarts."
         )
     return start.detach().to(like).clone()
-
-
-def _first_logits(
-    observation: Observation, recipe: Recipe, generator: torch.Generator, count: int
-) -> Tensor | None:
-    """Where a search for the labels begins: standard normal (searches, B, classes)."""
-    if recipe.labels is not None:
-        return None
-    like = next(iter(observation.model.parameters()))
-    shape = (count, observation.num_examples, observation.num_classes)
-    return torch.randn(shape, generator=generator, device=generator.device).to(like)

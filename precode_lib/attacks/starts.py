@@ -1,6 +1,7 @@
 """Where a search begins: functions (shape, generator) -> images of that shape.
 
-They draw on the generator's device in the normalised space, where 0 is the mean colour.
+They draw on the generator's device in the normalised space, where 0 is the mean colour;
+all but `patterned` serve examples that are no pictures as well.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,6 +38,11 @@ def patterned(size: int) -> Start:
         raise ValueError(f"the patch needs at least one pixel, got size {size}.")
 
     def start(shape: Sequence[int], generator: Generator) -> Tensor:
+        if len(shape) != 5:
+            raise ValueError(
+                "a pattern repeats over pictures (V, B, C, H, W), got examples "
+                f"{tuple(shape)}: search with start=normal."
+            )
         *lead, height, width = shape
         patch = torch.rand(
             (*lead, size, size), generator=generator, device=generator.device

@@ -23,19 +23,30 @@ def check_images(
         raise ValueError(
             f"{name} must have shape (N, C, H, W), got {tuple(images.shape)}.{hint}"
         )
-    if not images.is_floating_point():
-        raise TypeError(
-            f"{name} must be floating point, got {images.dtype}; "
-            "8-bit pictures become pixels in [0, 1] by .float() / 255."
-        )
-    if images.numel() == 0:
-        raise ValueError(f"{name} is empty: its shape is {tuple(images.shape)}.")
+    check_examples(images, name)
     if channels is not None and images.shape[1] != channels:
         raise ValueError(
             f"{name} must have {channels} channels, got {images.shape[1]} "
             f"in shape {tuple(images.shape)}."
         )
-    check_finite(images, name)
+
+
+def check_examples(examples: Tensor, name: str) -> None:
+    """Refuse anything but a non-empty batch of finite float examples (N, ...)."""
+    check_tensor(examples, name)
+    if examples.ndim < 2:
+        raise ValueError(
+            f"{name} must have shape (N, ...), such as images (N, C, H, W) or rows "
+            f"(N, F), got {tuple(examples.shape)}."
+        )
+    if not examples.is_floating_point():
+        raise TypeError(
+            f"{name} must be floating point, got {examples.dtype}; "
+            "8-bit pictures become pixels in [0, 1] by .float() / 255."
+        )
+    if examples.numel() == 0:
+        raise ValueError(f"{name} is empty: its shape is {tuple(examples.shape)}.")
+    check_finite(examples, name)
 
 
 def check_finite(values: Tensor, name: str) -> None:

@@ -4,17 +4,21 @@
 their noise comes from and their cost goes, `losses` the loss that counts this cost.
 """
 
+from .held import hold_dropout, hold_statistics
 from .losses import Loss, loss, num_classes, per_example_loss, rehearse
 from .modules import (
     Bottleneck,
     ConvolutionalBottleneck,
+    PublishedConvolutionalBottleneck,
     VariationalBottleneck,
     with_cvb,
+    with_dropout,
     with_precode,
 )
 from .sampling import (
     BITS_BETA,
     NATS_PER_BIT,
+    Law,
     NoiseSource,
     draw_noise,
     kl_terms,
@@ -31,7 +35,11 @@ __all__ = [
     "NATS_PER_BIT",
     "Bottleneck",
     "ConvolutionalBottleneck",
+    "Law",
+    "PublishedConvolutionalBottleneck",
     "VariationalBottleneck",
+    "hold_dropout",
+    "hold_statistics",
     "kl_terms",
     "kl_to_standard_normal",
     "loss",
@@ -41,5 +49,6 @@ __all__ = [
     "recorded_noise",
     "softplus",
     "with_cvb",
+    "with_dropout",
     "with_precode",
 ]

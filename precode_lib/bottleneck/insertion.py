@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from precode_lib.basics.validation import (
     check_count,
-    check_images,
+    check_examples,
     check_model,
     closest,
 )
@@ -22,7 +22,8 @@ from precode_lib.basics.validation import (
 from .sampling import quiet
 
 Names = str | Sequence[str]
-Example = Tensor | tuple[int, int, int]  # images (N, C, H, W), or a shape (C, H, W)
+# Images (N, C, H, W) or their shape (C, H, W); or other examples (N, ...).
+Example = Tensor | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -124,16 +125,17 @@ def _dry_run(model: nn.Module, images: Tensor) -> dict[str, list[_Call]]:
 def _example_images(model: nn.Module, example: Example | None) -> Tensor:
     like = next(model.parameters(), torch.empty(0))
     if isinstance(example, Tensor):
-        check_images(example, "example")
+        check_examples(example, "example")
         return example.to(like)
     shape = getattr(model, "image_shape", (3, 32, 32)) if example is None else example
-    if not isinstance(shape, tuple | list) or len(shape) != 3:
+    if not isinstance(shape, tuple | list) or len(shape) == 0:
         came = shape if isinstance(shape, tuple | list | int) else type(shape).__name__
         raise ValueError(
-            f"example must be images (N, C, H, W) or a shape (C, H, W), got {came}."
+            "example must be images (N, C, H, W) or a shape (C, H, W), or rows (N, F) "
+            f"and their shape (F,), and so on; got {came}."
         )
     for size in shape:
-        check_count(size, "each entry of example (C, H, W)")
+        check_count(size, "each entry of example's shape")
     # Two, so that a dimension 0 that does not count examples shows.
     return torch.zeros(2, *shape, device=like.device, dtype=like.dtype)
 

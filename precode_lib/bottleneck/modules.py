@@ -1,7 +1,6 @@
 """PRECODE: sample the features before classifying them.
 
 Scheliga, Mäder, Seeland 2022; the convolutional kind is its 2023 successor (CVB).
-This page is also the front door to the rooms behind it: noise, loss, insertion.
 """
 
 import math
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from precode_lib.basics.validation import check_count, check_range
 from precode_lib.models import built
 
+from .held import HeldDropout
 from .insertion import Example, Names, inserted, per_place, places
 from .sampling import (
     draw_noise,
@@ -43,6 +43,7 @@ class Bottleneck(nn.Module):
     def sample(self, mean: Tensor, raw_std: Tensor) -> Tensor:
         """Draw mean + softplus(raw_std) · noise and record beta · KL."""
         std = softplus(raw_std)
+        # log_softplus, not std.log(): where std underflows to 0, the KL stays finite.
         record_kl(self.beta * self.kl(mean, std, log_softplus(raw_std)))
         return mean + std * draw_noise(mean)
 
@@ -104,7 +105,8 @@ class ConvolutionalBottleneck(Bottleneck):
 
     The KL is summed over channels and averaged over positions, as in the reference,
     which however reads softplus as log-variance in the KL and as standard deviation
-    in the sample; here it is the standard deviation in both. Spreads are limited to
+    in the sample; here it is the standard deviation in both, and in
+    `PublishedConvolutionalBottleneck` it is as there. Spreads are limited to
     softplus(±5).
 
     Args:
@@ -164,6 +166,18 @@ class ConvolutionalBottleneck(Bottleneck):
         return f"k={self.decoder.in_channels}, beta={self.beta:g}"
 
 
+class PublishedConvolutionalBottleneck(ConvolutionalBottleneck):
+    """CVB with the KL of its authors' code, whose derivative drives the spread to 0.
+
+    With s the spread, it is ½ Σ (mean² + eˢ - s - 1): least at s = 0, where the sample
+    has no noise, and not at the s = 1 of a standard normal.
+    """
+
+    def kl(self, mean: Tensor, std: Tensor, log_std: Tensor) -> Tensor:
+        """As published, averaged over positions: → (B,)."""
+        return 0.5 * (mean.square() + std.exp() - std - 1).sum(1).mean(dim=(1, 2))
+
+
 def with_precode(
     model: nn.Module,
     before: Names | None = None,
@@ -189,6 +203,12 @@ def with_precode(
         example: images (N, C, H, W) or a shape (C, H, W) for the dry run that finds
             the sizes; by default model.image_shape, or (3, 32, 32).
         generator: draws the bottlenecks' initial weights, in the order of the places.
+
+    >>> from precode_lib.bottleneck import with_precode
+    >>> from precode_lib.models import lenet
+    >>> defended = with_precode(lenet(), k=64)
+    >>> [name for name, _ in defended.fc.named_children()]
+    ['bottleneck', 'layer']
     """
     chosen = places(model, before, after, example=example)
     ks = per_place(k, len(chosen), "k")
@@ -209,11 +229,15 @@ def with_cvb(
     beta: float | Sequence[float] = 0.1,
     example: Example | None = None,
     generator: torch.Generator | None = None,
+    kind: type[ConvolutionalBottleneck] = ConvolutionalBottleneck,
 ) -> nn.Module:
     """A copy of the model with convolutional bottlenecks beside the named layers.
 
     Its authors place one after the first convolution block. Otherwise as
     `with_precode`; the features at each place have to be maps (N, C, H, W).
+
+    Args:
+        kind: of bottleneck, such as `PublishedConvolutionalBottleneck`.
     """
     chosen = places(model, before, after, example=example)
     ks = per_place(k, len(chosen), "k")
@@ -225,7 +249,26 @@ def with_cvb(
                 f"{place.feature_shape}, not (C, H, W); with_precode takes any shape."
             )
     modules = [
-        ConvolutionalBottleneck(p.feature_shape[0], k, beta, generator=generator)
+        kind(p.feature_shape[0], k, beta, generator=generator)
         for p, k, beta in zip(chosen, ks, betas, strict=True)
     ]
     return inserted(model, chosen, modules)
+
+
+def with_dropout(
+    model: nn.Module,
+    p: float = 0.5,
+    before: Names | None = None,
+    *,
+    after: Names | None = None,
+    example: Example | None = None,
+) -> nn.Module:
+    """A copy of the model that drops features beside the named layers, in training.
+
+    Its masks come from where the bottlenecks' noise does (see `hold_dropout`), so that
+    a client can draw them from a generator of its own. Otherwise as `with_precode`.
+    """
+    check_range(p, "p", 0, 1)
+    chosen = places(model, before, after, example=example)
+    held = [HeldDropout(nn.Dropout(p)) for _ in chosen]
+    return inserted(model, chosen, held)

@@ -3,6 +3,7 @@
 A bottleneck asks `draw_noise` for its noise and hands its cost to `record_kl`. Who
 wants to fix the noise, to see it or to collect the costs opens a context; the modules
 keep no state, so they can be copied, pickled, compiled and run under torch.func.
+Dropout's masks come the same way, once `hold_dropout` made it ask.
 
 Contexts belong to the thread that opened them. Do not `yield` to a caller inside one:
 Python would leave it open for the caller too.
@@ -12,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +21,43 @@ from torch.nn import functional as F
 
 NoiseSource = torch.Generator | Sequence[Tensor] | Callable[[Tensor], Tensor]
 
+
+@dataclass(frozen=True)
+class Law:
+    """How a layer's hidden numbers are drawn, and where they lie.
+
+    They are written so that 0 is what to expect: a bottleneck gives its mean then, a
+    dropout all of its features.
+
+    Args:
+        name: for people.
+        draw: (shape, *, generator, device, dtype) -> numbers.
+        box: where they lie, or where a search may look for them; None for anywhere.
+        is_shared: whether all examples of a victim have the same.
+    """
+
+    name: str
+    draw: Callable[..., Tensor]
+    box: tuple[float, float] | None = None
+    is_shared: bool = False
+
+
+NORMAL = Law("noise", torch.randn)
+
 NATS_PER_BIT = math.log(2)
 # The authors' code measures the KL in bits, but the cross-entropy in nats: its
 # beta = 1e-3 weighs as much as this beta does on our KL, which is in nats.
 BITS_BETA = 1e-3 / NATS_PER_BIT
 
-_noise: ContextVar[Callable[[Tensor], Tensor]] = ContextVar(
-    "noise", default=torch.randn_like
+
+def _from_torch(like: Tensor, law: Law) -> Tensor:
+    if law is NORMAL:
+        return torch.randn_like(like)
+    return law.draw(like.shape, generator=None, device=like.device, dtype=like.dtype)
+
+
+_noise: ContextVar[Callable[[Tensor, Law], Tensor]] = ContextVar(
+    "noise", default=_from_torch
 )
 _noise_lists: ContextVar[tuple[list[Tensor], ...]] = ContextVar(
     "noise_lists", default=()
@@ -78,7 +110,8 @@ def noise_from(source: NoiseSource) -> Iterator[None]:
     Args:
         source: a torch.Generator; or noise tensors, one for each time a bottleneck
             runs, in that order, all of which have to be used; or a function from the
-            mean (B, K) to noise of the same shape (torch.zeros_like: no noise).
+            mean (B, K) to noise of the same shape (torch.zeros_like: no noise). A
+            function whose `knows_laws` is true is given the layer's `Law` as well.
     """
     draw = _drawer(source)
     token = _noise.set(draw)
@@ -94,16 +127,25 @@ def noise_from(source: NoiseSource) -> Iterator[None]:
 def recorded_noise() -> Iterator[list[Tensor]]:
     """Collect the noise every bottleneck uses, in the order in which they run.
 
-    `with noise_from(noises):` replays what was recorded.
+    `with noise_from(noises):` replays what was recorded. The list's `laws` say how each
+    was drawn.
     """
-    with _collecting(_noise_lists) as noises:
+    with _collecting(_noise_lists, Recorded()) as noises:
         yield noises
+
+
+class Recorded(list):
+    """Noise tensors, with the law of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.laws: list[Law] = []
 
 
 @contextmanager
 def kl_terms() -> Iterator[list[Tensor]]:
     """Collect beta · KL of every bottleneck that runs, per example: (B,) each."""
-    with _collecting(_kl_lists) as terms:
+    with _collecting(_kl_lists, []) as terms:
         yield terms
 
 
@@ -135,12 +177,16 @@ def quiet(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def draw_noise(mean: Tensor) -> Tensor:
+def draw_noise(mean: Tensor, law: Law = NORMAL) -> Tensor:
     """Standard normal noise of mean's shape, dtype and device, from the open context.
 
     For authors of stochastic layers; `noise_from` chooses the source.
+
+    Args:
+        mean: of what shape, (N, ...).
+        law: how the numbers are drawn, where they are not normal.
     """
-    noise = _noise.get()(mean)
+    noise = _noise.get()(mean, law)
     if not isinstance(noise, Tensor):
         raise TypeError(
             "the function given to noise_from must return a tensor of the mean's "
@@ -154,6 +200,7 @@ def draw_noise(mean: Tensor) -> Tensor:
     noise = noise.to(mean)
     for noises in _noise_lists.get():
         noises.append(noise)
+        noises.laws.append(law)
     return noise
 
 
@@ -165,11 +212,10 @@ def record_kl(term: Tensor) -> None:
 
 @contextmanager
 def _collecting(
-    lists: ContextVar[tuple[list[Tensor], ...]],
+    lists: ContextVar[tuple[list[Tensor], ...]], collected: list[Tensor]
 ) -> Iterator[list[Tensor]]:
     # All open lists are filled, not only the innermost: looking at the terms from
     # outside must not depend on whether the loss opens a list of its own.
-    collected: list[Tensor] = []
     token = lists.set((*lists.get(), collected))
     try:
         yield collected
@@ -183,7 +229,7 @@ class _GivenNoise:
     def __init__(self, noises: Sequence[Tensor]):
         self.noises, self.num_used = tuple(noises), 0
 
-    def __call__(self, mean: Tensor) -> Tensor:
+    def __call__(self, mean: Tensor, law: Law) -> Tensor:
         if self.num_used == len(self.noises):
             raise ValueError(
                 f"noise_from was given {self.num_used} noise tensors, but another "
@@ -200,16 +246,18 @@ class _GivenNoise:
             )
 
 
-def _drawer(source: NoiseSource) -> Callable[[Tensor], Tensor]:
+def _drawer(source: NoiseSource) -> Callable[[Tensor, Law], Tensor]:
     if isinstance(source, torch.Generator):
         # Drawn where the generator lives, so that a seed means one noise everywhere.
-        return lambda mean: torch.randn(
+        return lambda mean, law: law.draw(
             mean.shape, generator=source, device=source.device, dtype=mean.dtype
         )
     if isinstance(source, list | tuple) and all(isinstance(s, Tensor) for s in source):
         return _GivenNoise(source)
-    if callable(source):
+    if getattr(source, "knows_laws", False):
         return source
+    if callable(source):
+        return lambda mean, law: source(mean)
     raise TypeError(
         "noise must come from a torch.Generator, a list of tensors or a function of "
         f"the mean, got {type(source).__name__}."

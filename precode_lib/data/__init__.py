@@ -15,7 +15,7 @@ from precode_lib.data.normalisation import (
 from precode_lib.data.photographs import faces, photos
 from precode_lib.data.pictures import Pictures, Splits, measure, split
 from precode_lib.data.sources import MissingDataError
-from precode_lib.data.victims import victims
+from precode_lib.data.victims import victim_indices, victims
 
 __all__ = [
     "CIFAR10",
@@ -38,5 +38,6 @@ __all__ = [
     "paper_victims",
     "photos",
     "split",
+    "victim_indices",
     "victims",
 ]

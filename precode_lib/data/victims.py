@@ -39,14 +39,19 @@ def victims(
         size: scale to size x size; None leaves them as they are ("photos": 32x32).
     """
     pictures = _collection(source, size)
+    chosen = pictures[victim_indices(pictures, n, seed=seed)]
+    return chosen if size is None else chosen.resized(size)
+
+
+def victim_indices(pictures: Pictures, n: int, *, seed: int | None = None) -> list[int]:
+    """Which n of the pictures `victims` chooses, counted from 0."""
     check_count(n, "n")
     if n > len(pictures):
         raise ValueError(
             f"n must be at most {len(pictures)}, the number of pictures in "
             f"{pictures.name}, got {n}."
         )
-    chosen = pictures[_evenly(pictures.labels, n, seed)]
-    return chosen if size is None else chosen.resized(size)
+    return _evenly(pictures.labels, n, seed).tolist()
 
 
 def _collection(source: str | Splits | Pictures, size: int | None) -> Pictures:

@@ -13,7 +13,16 @@ ClientStep = Callable[..., Gradients]
 
 
 def chain(*defenses: Defense) -> Defense:
-    """Apply the defenses from left to right; chain() changes nothing."""
+    """Apply the defenses from left to right; chain() changes nothing.
+
+    >>> from functools import partial
+    >>> import torch
+    >>> from precode_lib.defenses import chain, clip, prune
+    >>> from precode_lib.gradients import Gradients
+    >>> defense = chain(partial(prune, ratio=0.5), partial(clip, max_norm=1.0))
+    >>> defense(Gradients({"bias": torch.tensor([[3.0, -1.0, 2.0, -4.0]])}))["bias"]
+    tensor([[ 0.6000,  0.0000,  0.0000, -0.8000]])
+    """
     for defense in defenses:
         _check_defense(defense)
 

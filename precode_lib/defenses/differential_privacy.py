@@ -51,6 +51,16 @@ def dp_sgd_step(
         expected_batch_size: divides the sum when the pictures were drawn at random
             (Poisson sampling), where the actual B would tell on them; None for B.
         noise: where bottlenecks draw from.
+
+    >>> import torch
+    >>> from precode_lib.defenses import dp_sgd_step
+    >>> from precode_lib.gradients import Capture, squared_norm
+    >>> from precode_lib.models import lenet
+    >>> images, labels = torch.rand(2, 4, 3, 32, 32), torch.zeros(2, 4).long()
+    >>> options = {"clip_norm": 0.5, "noise_multiplier": 0, "generator": None}
+    >>> shared = dp_sgd_step(Capture(lenet()), images, labels, **options)
+    >>> (squared_norm(shared).sqrt() <= 0.5001).tolist()
+    [True, True]
     """
     check_victims(images, labels)
     check_range(clip_norm, "clip_norm", 0, open_low=True)
@@ -62,6 +72,7 @@ def dp_sgd_step(
             "the model mixes its batch (as batch norm does), so no picture has a "
             "gradient of its own to clip; use group norm, or model.eval()."
         )
+    # Each picture as a victim of its own, so that one pass has all their gradients.
     x, y = (tensor.flatten(0, 1).unsqueeze(1) for tensor in (images, labels))
     clipped = clip(capture(x, y, noise=noise), clip_norm)
     mean = Gradients(

@@ -17,19 +17,19 @@ def rows(term: Tensor) -> Tensor:
     return term.reshape(len(term), term.shape[1:].numel())  # scalars have no flatten(1)
 
 
-def normal(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+def draw_normal(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers: (count,)."""
     device = generator.device
     return torch.randn(count, generator=generator, device=device, dtype=dtype)
 
 
-def uniform(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+def draw_uniform(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """Numbers in [0, 1): (count,)."""
     device = generator.device
     return torch.rand(count, generator=generator, device=device, dtype=dtype)
 
 
-def laplace(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+def draw_laplace(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """Laplace numbers of scale 1: (count,)."""
     # A difference of two waiting times; inverting the distribution function would meet
     # log 0 once in 2**24 numbers, which is about one per model.

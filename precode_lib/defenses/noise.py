@@ -5,7 +5,7 @@ from math import sqrt
 import torch
 
 from precode_lib.basics.validation import check_range
-from precode_lib.defenses.entries import Draw, laplace, normal, random_like
+from precode_lib.defenses.entries import Draw, draw_laplace, draw_normal, random_like
 from precode_lib.gradients import Gradients, check_gradients
 
 
@@ -18,7 +18,7 @@ def add_noise(
     how many are defended after it.
     """
     check_range(std, "std", 0)
-    return _add(gradients, std, normal, generator)
+    return _add(gradients, std, draw_normal, generator)
 
 
 def add_laplace_noise(
@@ -41,7 +41,7 @@ def add_laplace_noise(
         check_range(std, "std", 0)
         scale = std / sqrt(2)
     check_range(scale, "scale", 0)
-    return _add(gradients, scale, laplace, generator)
+    return _add(gradients, scale, draw_laplace, generator)
 
 
 def _add(

@@ -19,6 +19,13 @@ def prune(gradients: Gradients, ratio: float) -> Gradients:
 
     Args:
         ratio: the share to drop, in [0, 1).
+
+    >>> import torch
+    >>> from precode_lib.defenses import prune
+    >>> from precode_lib.gradients import Gradients
+    >>> gradients = Gradients({"bias": torch.tensor([[3.0, -1.0, 2.0, -4.0]])})
+    >>> prune(gradients, 0.5)["bias"]
+    tensor([[ 3.,  0.,  0., -4.]])
     """
     check_gradients(gradients)
     _check_ratio(ratio)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from precode_lib.basics.validation import check_count, check_range
-from precode_lib.defenses.entries import random_like, rows, uniform
+from precode_lib.defenses.entries import draw_uniform, random_like, rows
 from precode_lib.gradients import Gradients, check_gradients
 
 
@@ -61,7 +61,7 @@ def quantise(
     terms = gradients.dense()
     if generator is None:
         return terms.map(lambda term: _on_grid(term, bits, symmetric))
-    lifts = random_like(terms, uniform, generator)
+    lifts = random_like(terms, draw_uniform, generator)
     return Gradients(
         {n: _on_grid(term, bits, symmetric, lifts[n]) for n, term in terms.items()}
     )

@@ -24,7 +24,7 @@ from precode_lib.gradients import (
 )
 
 # Largest activations that one backward pass over several features may hold, in bytes.
-CHUNK_BYTES = 256 * 2**20
+FEATURE_BYTES = 256 * 2**20
 
 
 def soteria_step(
@@ -72,9 +72,9 @@ def soteria_step(
 
 
 def _features_at_once(capture: Capture, images: Tensor, labels: Tensor) -> int:
-    """How many features fit into CHUNK_BYTES when all victims go backward at once."""
+    """How many features fit into FEATURE_BYTES when all victims go backward at once."""
     held = capture.activation_bytes(images, labels) * len(images)
-    return max(1, CHUNK_BYTES // held)
+    return max(1, FEATURE_BYTES // held)
 
 
 def _scores_and_noise(

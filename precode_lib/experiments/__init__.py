@@ -3,8 +3,8 @@
 `protocol` says what there is to run, `tables` which cells make which table, `kinds` all
 about each kind of cell, `names` what the names in a cell stand for. `queue` runs many
 cells (here, or on a Dask cluster), `one_cell` one of them, in a `lab`; `store` keeps
-them, `shelf` and `report` read them again. The command line is `precode reproduce` and
-`precode results`; README.md beside this file is the manual.
+them, `shelf`, `report` and `sheets` read them again. The command line is `precode
+reproduce` and `precode results`; README.md beside this file is the manual.
 """
 
 import importlib
@@ -17,7 +17,9 @@ from precode_lib.experiments.cells import (
     Progress,
     Reading,
     Setup,
+    Value,
     add_kind,
+    with_trainings,
 )
 from precode_lib.experiments.costs import in_words, seconds
 from precode_lib.experiments.kinds.ats import AtsCell
@@ -39,6 +41,13 @@ from precode_lib.experiments.report import (
     records,
     write_tables,
 )
+from precode_lib.experiments.sheets import (
+    LISTED,
+    cells_csv,
+    listed,
+    victims_csv,
+    write_sheets,
+)
 from precode_lib.experiments.store import (
     RESULTS,
     Finished,
@@ -46,6 +55,7 @@ from precode_lib.experiments.store import (
     default_folder,
     find,
     make_writable,
+    shipped,
 )
 from precode_lib.experiments.tables import TABLES, Row, Table, cells_of, rows
 
@@ -60,7 +70,6 @@ if typing.TYPE_CHECKING:
         plan,
         reproduce,
         reproduce_with,
-        with_trainings,
     )
 
 # What needs torch comes when it is asked for: to read results is quick. What is not in
@@ -82,7 +91,6 @@ _LATER = {
     "reproduce": "queue",
     "reproduce_with": "queue",
     "run_on": "cluster",
-    "with_trainings": "queue",
 }
 
 __all__ = [
@@ -125,6 +133,7 @@ __all__ = [
     "Tally",
     "Task",
     "TrainingCell",
+    "Value",
     "add_kind",
     "as_csv",
     "as_json",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.data import Pictures
-from precode_lib.defenses import Defense
+from precode_lib.defenses import ClientStep, Defense
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Bench:
         model: makes the cell's model, new or as its training left it, on the device.
         defense: from a generator to what the setup does to a gradient before it is
             sent; None where it does nothing.
+        step: makes what clients compute instead of their plain gradient; None where
+            that is what they compute.
         generator: from a purpose to a stream of random numbers of its own.
         device: where models and attacks run.
         checkpoint: the file for what is unfinished; it is deleted when the result is
@@ -37,6 +39,7 @@ class Bench:
     checkpoint: Path
     every: float = 20.0
     marks: Mapping[int, Path] = field(default_factory=dict)
+    step: Callable[[], ClientStep] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ cell is one record, its `Kind`; the library's own lie in `kinds`, one file each.
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from precode_lib.experiments.names.defenses import DEFENSES
 from precode_lib.experiments.names.models import MODELS
 from precode_lib.experiments.names.registry import Registry
 
@@ -37,6 +38,9 @@ class Setup:
         k: size of PRECODE's code.
         beta: weight of the KL in bits, as in the paper.
         places: where PRECODE stands, such as "before fc" or "after features.hidden1".
+
+    Behind a defense that puts nothing into the model, k, beta and places are the usual
+    ones whatever was asked for, so that the same work has one name.
     """
 
     dataset: str
@@ -58,6 +62,8 @@ class Setup:
         object.__setattr__(self, "places", tuple(self.places))
         object.__setattr__(self, "beta", float(self.beta))
         object.__setattr__(self, "width", _width(self.model, self.width))
+        for name in _unheard(self.defense):
+            object.__setattr__(self, name, getattr(Setup, name))
 
     def __str__(self) -> str:
         usual = Setup(self.dataset, self.model)
@@ -123,6 +129,34 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Value:
+    """What a value in a result is: its file says it, and sheets of all files use it.
+
+    Args:
+        unit: in words, with its range.
+        per: victim or gradient, of a list with an entry for each; empty for the rest.
+        column: in a sheet of victims; its own name where nothing is said.
+    """
+
+    unit: str
+    per: str = ""
+    column: str = ""
+
+    def __post_init__(self) -> None:
+        if self.per not in ("", "victim", "gradient"):
+            raise ValueError(
+                f"a value is per victim, per gradient or neither, got {self.per!r}."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.unit}; one per {self.per}" if self.per else self.unit
+
+
+def _nothing(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
 class Kind:
     """All there is to know about a kind of cell.
 
@@ -137,6 +171,8 @@ class Kind:
         version: of its results. Raise it whenever they may change: finished cells of
             the old number are then run anew. A test pins a small result of each kind
             as a reminder.
+        values: what each value of a result is, by name.
+        summary: result -> what one line can say of the lists in it.
     """
 
     cell: type[Cell]
@@ -145,6 +181,8 @@ class Kind:
     read: Callable[[Any, Any], Reading]
     cost: Callable[[Any], float]
     version: int = 1
+    values: Mapping[str, Value] = field(default_factory=dict, hash=False)
+    summary: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
 
     def __post_init__(self) -> None:
         is_cell = isinstance(self.cell, type) and issubclass(self.cell, Cell)
@@ -206,10 +244,33 @@ def version_of(cell: Cell) -> int:
 
 def reseeded(cell: Cell, seed: int) -> Cell:
     """The same cell with another seed, in its training too."""
-    changes: dict[str, Any] = {"setup": replace(cell.setup, seed=seed)}
+    return _with_setup(cell, seed=seed)
+
+
+def namesake(cell: Cell) -> Cell | None:
+    """The same work under the name by which it counts, where this is a second name."""
+    known = DEFENSES.get(cell.setup.defense)
+    if known is None or known.same_as is None:
+        return None
+    return _with_setup(cell, defense=known.same_as)
+
+
+def _with_setup(cell: Cell, **changes: Any) -> Cell:
+    """The cell with other fields of its setup, in its training too."""
+    parts: dict[str, Any] = {"setup": replace(cell.setup, **changes)}
     if cell.training is not None:
-        changes["training"] = reseeded(cell.training, seed)
-    return replace(cell, **changes)
+        parts["training"] = _with_setup(cell.training, **changes)
+    return replace(cell, **parts)
+
+
+def with_trainings(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells and the trainings that attacks among them start from, each once."""
+    once: dict[Cell, None] = {}
+    for cell in cells:
+        if cell.training is not None:
+            once[cell.training] = None
+        once[cell] = None
+    return list(once)
 
 
 def check_trained(cell: Cell) -> None:
@@ -234,6 +295,13 @@ def _width(model: str, width: int | None) -> int:
             "cell under another name. Leave the width out."
         )
     return usual if width is None else width
+
+
+def _unheard(defense: str) -> tuple[str, ...]:
+    """The fields that nothing reads where a defense puts nothing into the model."""
+    known = DEFENSES.get(defense)
+    is_outside = known is not None and known.insert is None
+    return ("k", "beta", "places") if is_outside else ()
 
 
 def _made(kind: type, entry: dict[str, Any], **parts: Any) -> Any:

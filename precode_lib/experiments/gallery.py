@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from precode_lib.data import MissingDataError, Pictures, Splits, victims
+from precode_lib.data import MissingDataError, Pictures, Splits, victim_indices
 from precode_lib.experiments.names.datasets import DATASETS, files_of
 
 
@@ -46,11 +46,49 @@ class Gallery:
             lambda: Splits(_some(whole.train, train), _some(whole.test, test)),
         )
 
+    def some(
+        self,
+        dataset: str,
+        train: int | None,
+        test: int | None,
+        *,
+        part: str,
+        number: int,
+    ) -> Pictures:
+        """Some of the pictures that a training learns from, or is tested with.
+
+        Args:
+            train: how many it learns from, as for `splits`.
+            test: likewise.
+            part: "train" or "test".
+        """
+        whole = getattr(self.splits(dataset, train, test), part)
+        return self._chosen((dataset, train, test, part), whole, number)
+
     def victims(self, dataset: str, number: int) -> Pictures:
         """The pictures under attack: published ones, or some of the training part."""
-        source = self._published(dataset)
+        return self._chosen((dataset,), self._published(dataset), number)
+
+    def _chosen(self, name: tuple, source: Pictures, number: int) -> Pictures:
+        """So many of these, of every class alike; `about` says which."""
         _check_enough(source, number)
-        return self._once(("victims", dataset, number), lambda: victims(source, number))
+        rows = self._once(
+            ("rows", *name, number), lambda: victim_indices(source, number)
+        )
+        chosen = self._once(("victims", *name, number), lambda: source[rows])
+        self.loaded["indices", id(chosen)] = rows
+        return chosen
+
+    def about(self, pictures: Pictures) -> dict[str, Any]:
+        """What a result says of a collection from here; of victims also which ones."""
+        known = {
+            "name": pictures.name,
+            "number": len(pictures),
+            "shape": list(pictures.image_shape),
+            "fidelity": pictures.fidelity,
+        }
+        indices = self.loaded.get(("indices", id(pictures)))
+        return known if indices is None else {**known, "indices": indices}
 
     def digest(self, parts: Sequence[Pictures]) -> str:
         """A checksum of collections that were taken from here."""
@@ -94,7 +132,7 @@ def _check_enough(pictures: Pictures, wanted: int) -> None:
 def _some(pictures: Pictures, number: int | None) -> Pictures:
     if number is None or number >= len(pictures):
         return pictures
-    return victims(pictures, number, seed=0)
+    return pictures[victim_indices(pictures, number, seed=0)]
 
 
 def _digest(pictures: Pictures) -> str:

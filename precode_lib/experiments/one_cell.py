@@ -15,6 +15,7 @@ from torch import nn
 from precode_lib.experiments.bench import Bench
 from precode_lib.experiments.cells import Cell, Run, key_of, kind_of
 from precode_lib.experiments.lab import Lab
+from precode_lib.experiments.names.defenses import DEFENSES
 from precode_lib.experiments.store import rounded
 from precode_lib.training import read_checkpoint
 
@@ -43,6 +44,7 @@ def bench(cell: Cell, lab: Lab, key: str, *, marks: Collection[int] = ()) -> Ben
         pictures=pictures,
         model=partial(_model, cell, lab, pictures),
         defense=partial(lab.perturbation, cell.setup),
+        step=DEFENSES.named(cell.setup.defense).step,
         generator=partial(lab.generator, cell.setup),
         device=lab.device,
         checkpoint=_checkpoint(lab, key),

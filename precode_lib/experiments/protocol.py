@@ -8,6 +8,7 @@ once, on the embedded photographs, in about a minute; its numbers mean nothing.
 from dataclasses import dataclass, replace
 
 from precode_lib.experiments.cells import BEFORE_FC, Setup
+from precode_lib.experiments.kinds.adaptive import AdaptiveCell
 from precode_lib.experiments.kinds.ats import AtsCell
 from precode_lib.experiments.kinds.attack import AttackCell
 from precode_lib.experiments.kinds.training import TrainingCell
@@ -34,6 +35,9 @@ class Scale:
         ats_iterations: of each ATS search.
         more_iterations: of a search that is given more time, to see whether it helps.
         more_epochs: of a training that is given more time, likewise.
+        moments: epochs after which attackers who know the defense try.
+        strong_iterations: of each of their searches.
+        batch: pictures that share one gradient, where several do.
         stand_in: the data set that takes the place of all others, if any.
     """
 
@@ -51,6 +55,9 @@ class Scale:
     ats_iterations: int = 4_800
     more_iterations: int = _ITERATIONS
     more_epochs: int = 50
+    moments: tuple[int, ...] = (1, 10, 50)
+    strong_iterations: int = 30
+    batch: int = 8
     stand_in: str | None = None
 
     @property
@@ -97,6 +104,15 @@ class Scale:
         """The training up to `more_epochs`, or the usual one if it is longer."""
         epochs = max(self.epochs, self.more_epochs)
         return replace(self.training(setup), epochs=epochs)
+
+    def adaptive(self, setup: Setup, attack: str, **changes) -> AdaptiveCell:
+        """An attack by whoever knows the defense; with `epoch`, on a trained model."""
+        if changes.get("epoch", 0) > 0:
+            changes["training"] = self.longer_training(setup)
+        usual = AdaptiveCell(
+            setup, attack, victims=self.victims, iterations=self.strong_iterations
+        )
+        return replace(usual, **changes)
 
     def ats(self, policy: str, *, adaptive: bool) -> AtsCell:
         """An attack on pictures under a policy, on an untrained ResNet."""
@@ -151,6 +167,9 @@ SMOKE = Scale(
     ats_iterations=8,
     more_iterations=24,
     more_epochs=3,
+    moments=(1, 3),
+    strong_iterations=2,
+    batch=2,
     stand_in="photos",
 )
 SCALES = {scale.name: scale for scale in (SMOKE, LITE, PAPER)}

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 
 from precode_lib.basics.files import atomic_file
 from precode_lib.data import MissingDataError
-from precode_lib.experiments.cells import Cell, Progress, key_of
+from precode_lib.experiments.cells import (
+    Cell,
+    Progress,
+    key_of,
+    version_of,
+    with_trainings,
+)
 from precode_lib.experiments.costs import in_words, seconds
 from precode_lib.experiments.lab import Lab
 from precode_lib.experiments.one_cell import forget, run, weights_file
@@ -22,8 +28,8 @@ from precode_lib.experiments.store import (
     BusyError,
     Finished,
     Store,
-    about,
     claimed,
+    commit,
     find,
     made,
 )
@@ -128,16 +134,6 @@ def forecast(cells: Sequence[Cell], store: Store) -> Forecast:
         trainings=len(to_run) - len(left),
         seconds=sum(seconds(cell, known) for cell in to_run),
     )
-
-
-def with_trainings(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells and the trainings that attacks among them start from, each once."""
-    once: dict[Cell, None] = {}
-    for cell in cells:
-        if cell.training is not None:
-            once[cell.training] = None
-        once[cell] = None
-    return list(once)
 
 
 @dataclass(frozen=True)
@@ -298,6 +294,7 @@ def _has_weights(cell: Cell, lab: Lab) -> bool:
 
 def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
     """Run a cell to its end; yields events, returns what is to be stored."""
+    commit()  # now: hours later the checkout may be another
     spent = lab.work / f"{task.key}.seconds"
     before = float(spent.read_text(encoding="utf-8") or 0) if spent.exists() else 0.0
     start, noted = time.process_time(), time.monotonic()
@@ -316,9 +313,15 @@ def _finish(task: Task, lab: Lab) -> Generator[Event, None, Finished]:
                 partial.write_text(f"{so_far:.2f}", encoding="utf-8")
     total = before + time.process_time() - start
     spent.unlink(missing_ok=True)
-    pictures = [about(each) for each in lab.pictures(task.cell)]
-    how = made(lab.device, total)
-    return Finished(task.cell, result, pictures, how, task.key)
+    return Finished(
+        task.cell,
+        result,
+        pictures=[lab.gallery.about(each) for each in lab.pictures(task.cell)],
+        made=made(lab.device, total),
+        key=task.key,
+        version=version_of(task.cell),
+        data=lab.digest(task.cell),
+    )
 
 
 def _run_remotely(task: Task, lab: Lab) -> Finished:

@@ -16,6 +16,7 @@ from precode_lib.experiments.tables import Row, Table, rows
 COLUMNS = (
     "table", "scale", "dataset", "model", "defense", "attack", "condition",
     "metric", "paper", "ours", "spread", "difference", "seeds", "of_seeds",
+    "cells", "same_as",
 )  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def as_records(
             "difference": _short(row.difference),
             "seeds": row.seeds,
             "of_seeds": row.of_seeds,
+            "cells": " ".join(row.keys),
+            "same_as": " ".join(row.same_as),
         }
         for row in table_rows
     ]

@@ -7,11 +7,13 @@ was really measured.
 
 import json
 import platform
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import precode_lib
 from precode_lib.experiments.cells import (
     Cell,
     from_dict,
+    kind_of,
     reseeded,
     to_dict,
     version_of,
@@ -27,8 +30,6 @@ from precode_lib.experiments.cells import (
 # Reading results is quick: what it does not need is imported where it is needed.
 if TYPE_CHECKING:
     import torch
-
-    from precode_lib.data import Pictures
 
 RESULTS = Path("data", "results")
 
@@ -44,10 +45,13 @@ class Finished:
     Args:
         cell: what was run.
         result: numbers, as the kind of cell has them.
-        pictures: name, number and fidelity of each collection that was used.
-        made: versions, device, date, time and seconds.
+        pictures: name, number and fidelity of each collection that was used; of victims
+            also which of the collection they are.
+        made: versions, commit, device, date, time and seconds.
         key: the name of its file.
         version: of its results, see `version_of`.
+        data: the checksum of all its pictures that is part of the key; the first files
+            do not say it.
     """
 
     cell: Cell
@@ -56,6 +60,7 @@ class Finished:
     made: Mapping[str, Any]
     key: str
     version: int = 1
+    data: str = ""
 
 
 class Store:
@@ -80,7 +85,9 @@ class Store:
         entry = {
             "cell": to_dict(finished.cell),
             "result": finished.result,
+            "units": _units(finished),
             "pictures": finished.pictures,
+            "data": finished.data,
             "made": finished.made,
             "version": version_of(finished.cell),
         }
@@ -107,19 +114,44 @@ def find(cells: Iterable[Cell], store: Store) -> dict[Cell, Finished]:
     there = [finished for finished in store if finished.cell in wanted]
     there.sort(key=_moment)
     # Of all seeds: a mean over them must not mix pictures.
-    pictures = {reseeded(finished.cell, 0): finished.pictures for finished in there}
+    last = {reseeded(finished.cell, 0): finished for finished in there}
     return {
         finished.cell: finished
         for finished in there
-        if finished.pictures == pictures[reseeded(finished.cell, 0)]
+        if _is_on_pictures_of(finished, last[reseeded(finished.cell, 0)])
     }
 
 
 def default_folder() -> Path:
     """The folder of results of the repository, if it is one, or else one below here."""
-    repository = Path(precode_lib.__file__).parents[1]
-    is_checkout = (repository / "pyproject.toml").exists()
-    return (repository if is_checkout else Path.cwd()) / RESULTS
+    repository = _repository()
+    return (Path.cwd() if repository is None else repository) / RESULTS
+
+
+def shipped(folder: Path) -> set[str]:
+    """The keys of the cells in a folder that came with the repository.
+
+    Where git can't be asked, as in a downloaded archive, those are all that lie there.
+    """
+    repository = _repository()
+    if repository is None or repository / RESULTS not in folder.absolute().parents:
+        return set()
+    listed = _git("ls-files", "--", str(folder.absolute()))
+    files = folder.glob("*.json") if listed is None else map(Path, listed.splitlines())
+    return {file.stem for file in files}
+
+
+@cache
+def commit() -> str:
+    """Which code this is: the checkout's commit, or the version where there is none.
+
+    A process says it once: what it has imported does not change when files do.
+    """
+    found = _git("rev-parse", "HEAD") or ""
+    if not found:
+        return f"precode_lib {precode_lib.__version__}"
+    is_changed = _git("status", "--porcelain", "--", "precode_lib") != ""
+    return f"{found.strip()}{' with changes' if is_changed else ''}"
 
 
 def make_writable(folder: Path) -> None:
@@ -152,16 +184,6 @@ def claimed(work: Path, key: str, *, patience: float = 0) -> Iterator[None]:
         lock.release()
 
 
-def about(pictures: "Pictures") -> dict[str, Any]:
-    """What a result has to say of the pictures it was measured on."""
-    return {
-        "name": pictures.name,
-        "number": len(pictures),
-        "shape": list(pictures.image_shape),
-        "fidelity": pictures.fidelity,
-    }
-
-
 def made(device: "torch.device", seconds: float) -> dict[str, Any]:
     """How a result came about, at this moment and on this machine."""
     import torch
@@ -170,6 +192,7 @@ def made(device: "torch.device", seconds: float) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "precode_lib": precode_lib.__version__,
+        "commit": commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": f"{device.type}: {name}",
@@ -201,13 +224,52 @@ def _read(file: Path) -> Finished:
         entry = json.loads(file.read_text(encoding="utf-8"))
         cell = from_dict(entry["cell"])
         parts = entry["result"], entry["pictures"], entry["made"]
-        version = entry.get("version", 1)  # the first files do not say it
+        # The first files say neither.
+        version, data = entry.get("version", 1), entry.get("data", "")
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(
             f"{file} is not a result that can be read ({problem}); move it away, and "
             "the cell is run again."
         ) from problem
-    return Finished(cell, *parts, key=file.stem, version=version)
+    return Finished(cell, *parts, key=file.stem, version=version, data=data)
+
+
+def _units(finished: Finished) -> dict[str, str]:
+    """What the values of a result are, and the one field that has a unit of its own."""
+    known = kind_of(finished.cell).values
+    said = {name: str(known[name]) for name in finished.result if name in known}
+    return {"setup.beta": "of a KL in bits", **said}
+
+
+def _is_on_pictures_of(finished: Finished, other: Finished) -> bool:
+    """Whether two results are of the same pictures, as far as both say so."""
+    described, theirs = ([_described(p) for p in f.pictures] for f in (finished, other))
+    is_said = bool(finished.data and other.data)
+    return described == theirs and (not is_said or finished.data == other.data)
+
+
+def _described(pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """A collection without what the first files do not say of it."""
+    return {name: value for name, value in pictures.items() if name != "indices"}
+
+
+def _repository() -> Path | None:
+    """The folder of the book's repository, if the library lies in it."""
+    folder = Path(precode_lib.__file__).parents[1]
+    return folder if (folder / "pyproject.toml").exists() else None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says in the repository; None where there is no git, or no checkout."""
+    folder = _repository()
+    if folder is None or not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _pretty(entry: Mapping[str, Any]) -> str:

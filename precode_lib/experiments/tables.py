@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from precode_lib.experiments import protocol
-from precode_lib.experiments.cells import Cell, Setup, kind_of, reseeded
+from precode_lib.experiments.cells import Cell, Setup, kind_of, namesake, reseeded
 from precode_lib.experiments.kinds.noise import NoiseCell
 from precode_lib.experiments.protocol import Scale
 from precode_lib.experiments.store import Finished
@@ -58,6 +58,9 @@ class Row:
         spread: sample standard deviation over seeds; None for fewer than two, and if
             one is not finite.
         seeds: how many seeds were run, of how many.
+        keys: the names of the cells that it is read from, a seed each.
+        same_as: of those under whose name the same work counts, where this is another
+            name of it.
     """
 
     setup: Setup
@@ -69,6 +72,8 @@ class Row:
     spread: float | None
     seeds: int
     of_seeds: int
+    keys: tuple[str, ...] = ()
+    same_as: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -87,10 +92,24 @@ def rows(table: Table, scale: Scale, found: Mapping[Cell, Finished]) -> list[Row
     """The table, as far as its cells are among the finished ones."""
     made = []
     for cell in dict.fromkeys(table.cells(scale)):
-        finished = [found.get(reseeded(cell, seed)) for seed in scale.seeds]
-        results = [each.result for each in finished if each is not None]
-        made += _rows_of(cell, results, len(scale.seeds), scale)
+        keys = _keys(cell, scale, found)
+        same_as = _keys(namesake(cell), scale, found) if keys else ()
+        results = [found[each].result for each in _seeds(cell, scale) if each in found]
+        for row in _rows_of(cell, results, len(scale.seeds), scale):
+            made.append(replace(row, keys=keys, same_as=same_as))
     return made
+
+
+def _seeds(cell: Cell, scale: Scale) -> list[Cell]:
+    return [reseeded(cell, seed) for seed in scale.seeds]
+
+
+def _keys(
+    cell: Cell | None, scale: Scale, found: Mapping[Cell, Finished]
+) -> tuple[str, ...]:
+    """The names of a cell's files, all seeds that were run."""
+    seeds = [] if cell is None else _seeds(cell, scale)
+    return tuple(found[each].key for each in seeds if each in found)
 
 
 def _rows_of(
@@ -260,6 +279,81 @@ def _units(scale: Scale) -> list[Cell]:
     return [*made, *(scale.attack(s, "lbfgs", **longer) for s in setups)]
 
 
+def _adapt(scale: Scale) -> list[Cell]:
+    """What attackers who know a defense find behind it, question by question."""
+
+    def cells(model, defense, attacks, *, init="published", **changes):
+        if model == "lenet":
+            setup = scale.setup("cifar10", model, defense, init=init)
+        else:
+            setup = scale.setup("cifar10", model, defense)
+        if "places" in changes:
+            setup = replace(setup, places=changes.pop("places"))
+        return [scale.adaptive(setup, a, **changes) for a in attacks]
+
+    def trained(model, defense, attacks, epochs, whose="unseen"):
+        return [
+            cell
+            for epoch in epochs
+            for cell in cells(model, defense, attacks, epoch=epoch, whose=whose)
+        ]
+
+    told = ("strong", "joint", "strong-told")
+    all_four = ("strong", "strong-early", "joint", "strong-told")
+    early = {"places": ("after features.activation1",)}
+    bottlenecks = ("precode", "cvb", "cvb-published")
+    last = scale.moments[-1:]
+    return [
+        # Does noise in a convolutional network protect it before it is trained?
+        *cells("lenet", "none", ("strong",)),
+        *cells("lenet", "precode", all_four),
+        *cells("lenet", "cvb", all_four),
+        # And once it is trained, for pictures that it has not seen?
+        *trained("lenet", "none", ("strong",), scale.moments),
+        *(c for d in bottlenecks for c in trained("lenet", d, told[1:], scale.moments)),
+        # Does the KL as published change that?
+        *cells("lenet", "cvb-published", all_four),
+        # Do these attackers need it, or is the usual one enough by then?
+        *(c for d in bottlenecks for c in trained("lenet", d, told[:1], last)),
+        # Are pictures that it has learnt better hidden than new ones?
+        *trained("lenet", "none", ("strong",), last, "seen"),
+        *(
+            c
+            for d in bottlenecks
+            for c in trained("lenet", d, ("joint",), last, "seen")
+        ),
+        # Do PyTorch's weights make a difference?
+        *cells("lenet", "none", ("strong",), init="pytorch"),
+        *cells("lenet", "precode", all_four, init="pytorch"),
+        *cells("lenet", "cvb", told, init="pytorch"),
+        # In a network without convolutions, where one division is enough?
+        *cells("smlp", "none", ("strong", "divide")),
+        *cells("smlp", "precode", (*all_four, "divide")),
+        *trained("smlp", "none", ("strong", "divide"), scale.moments[:-1]),
+        *trained(
+            "smlp",
+            "precode",
+            ("strong-early", "joint", "strong-told", "divide"),
+            scale.moments[:-1],
+        ),
+        # PRECODE behind the first layer?
+        *cells("lenet", "precode", all_four, **early),
+        # Each other defense, against what is known to break it.
+        *cells("lenet", "dropout", ("strong-still", "strong", "joint", "strong-told")),
+        *cells("lenet", "soteria", ("strong", "strong-rest")),
+        *cells("lenet", "gc-90", ("strong", "strong-kept")),
+        *cells("lenet", "ppp", all_four),
+        *cells("lenet", "ng-2", ("strong",)),
+        *cells("smlp", "ng-2", ("divide", "divide-all")),
+        # Does averaging over draws help, and until when?
+        *cells("lenet", "precode", ("strong-mean-4", "strong-mean-16")),
+        # Eight pictures in one gradient?
+        *cells("lenet", "none", ("strong",), batch_size=scale.batch),
+        *cells("lenet", "precode", told[1:], batch_size=scale.batch),
+        *cells("lenet", "cvb", told[1:], batch_size=scale.batch),
+    ]
+
+
 _INITS = ("published", "pytorch")
 _MLPS, _TWO = ("smlp", "dmlp", "lenet"), ("dmlp", "lenet")
 _PAIR, _FIVE, _FOUR = ("none", "precode"), protocol.DEFENSES, protocol.FEW_DEFENSES
@@ -347,6 +441,11 @@ _ALL = [
         "units",
         "LeNet by the squared distance, in several units",
         _units,
+    ),
+    Table(
+        "adapt",
+        "Attackers who know the defense, and search for what they were not told",
+        _adapt,
     ),
     Table(
         "ats",

@@ -1,8 +1,9 @@
 """What a gradient is, and every victim's from one pass through the model.
 
 `terms` is one parameter's gradient, dense or factored; `algebra` adds terms up over a
-model. `capture` takes gradients of any model: `layers` has the rules, `convolutions`
-what the quick one needs, and `turns` keeps other threads out meanwhile.
+model, `factoring` finds factors again. `capture` takes gradients of any model: `plan`
+looks which layers the rules of `layers` can serve, `passes` runs and records the model,
+`convolutions` and `lean` are quick ones, and `turns` keeps other threads out meanwhile.
 """
 
 from .algebra import (
@@ -10,14 +11,12 @@ from .algebra import (
     check_gradients,
     concatenate,
     cosine_similarity,
-    factor,
     from_list,
     inner,
     inners,
     keeping_axis,
     layer_cosines,
     matching,
-    ranks,
     squared_distance,
     squared_distances,
     squared_norm,
@@ -26,22 +25,27 @@ from .algebra import (
 )
 from .capture import (
     Capture,
-    Losses,
     check_victims,
+    victim_by_victim,
+    victim_gradients,
+)
+from .factoring import factor, ranks
+from .layers import Rule, linear_rule
+from .passes import (
+    Losses,
     differentiable,
+    first_parameter,
     mixes_examples,
     pure_losses,
     trainable,
-    victim_by_victim,
-    victim_gradients,
 )
 from .terms import Outer, Term, dense, prefers_factors
 from .turns import one_at_a_time
 
 __all__ = [
-    "Capture", "Gradients", "Outer", "Term", "concatenate", "cosine_similarity",
-    "dense", "factor", "from_list", "inner", "inners", "layer_cosines", "matching",
-    "prefers_factors", "ranks", "squared_distance", "squared_distances",
-    "squared_norm", "squared_norms", "to_list", "victim_by_victim",
-    "victim_gradients",
+    "Capture", "Gradients", "Outer", "Rule", "Term", "concatenate",
+    "cosine_similarity", "dense", "factor", "from_list", "inner", "inners",
+    "layer_cosines", "linear_rule", "matching", "prefers_factors", "ranks",
+    "squared_distance", "squared_distances", "squared_norm", "squared_norms",
+    "to_list", "victim_by_victim", "victim_gradients",
 ]  # fmt: skip

@@ -19,11 +19,10 @@ from .terms import (
     Outer,
     Term,
     concatenate_terms,
-    count,
     dense,
-    factor_term,
     inner_of,
     map_term,
+    num_victims_of,
     products_of,
     shape_of,
     squared_distance_of,
@@ -38,7 +37,7 @@ class Gradients(Mapping[str, Term]):
         self._squared_norms: Tensor | None = None
         if not self._terms:
             raise ValueError("a gradient needs at least one term, got none.")
-        counts = {name: count(term) for name, term in self._terms.items()}
+        counts = {name: num_victims_of(term) for name, term in self._terms.items()}
         if len(set(counts.values())) != 1:
             raise ValueError(f"every term needs the same number of victims: {counts}.")
 
@@ -65,7 +64,7 @@ class Gradients(Mapping[str, Term]):
     @property
     def num_victims(self) -> int:
         """V: every term has this many."""
-        return count(next(iter(self.values())))
+        return num_victims_of(next(iter(self.values())))
 
     @property
     def requires_grad(self) -> bool:
@@ -190,9 +189,6 @@ def concatenate(parts: Sequence[Gradients]) -> Gradients:
     )
 
 
-# --- products ---------------------------------------------------------------------
-
-
 def inners(a: Gradients, b: Gradients) -> Tensor:
     """The inner product of each parameter's gradients: (V, P)."""
     _check_pair(a, b)
@@ -220,7 +216,15 @@ def cosine_similarity(
     """One cosine over all parameters together: (V,); zero where either norm is zero.
 
     Args:
-        weights: (P,), a factor for each parameter's share of all three products.
+        weights: (P,), a factor for each parameter's share of all three products; or
+            (V, P), of each victim's own.
+
+    >>> import torch
+    >>> from precode_lib.gradients import Gradients, cosine_similarity
+    >>> a = Gradients({"bias": torch.tensor([[1.0, 0.0], [2.0, 2.0]])})
+    >>> b = Gradients({"bias": torch.tensor([[0.0, 3.0], [5.0, 5.0]])})
+    >>> cosine_similarity(a, b)
+    tensor([0., 1.])
     """
     return _cosine(*(_weigh(p, weights).sum(1) for p in _three_products(a, b)))
 
@@ -247,38 +251,6 @@ def squared_distance(
     return _weigh(squared_distances(a, b), weights).sum(1)
 
 
-# --- factoring --------------------------------------------------------------------
-
-
-def factor(gradients: Gradients, ranks: Mapping[str, int]) -> Gradients:
-    """Write matrices that have at most the expected rank as sums of outer products.
-
-    What crosses the wire is dense. Undefended, a linear layer's gradient has at most
-    the rank of its batch (a convolution's: pictures times positions), and this finds
-    factors again, to rounding error. A matrix of higher rank (noise, pruning) stays
-    as it came, and so does one that would not get smaller. For the first linear layer
-    and one picture, `right` is the picture up to a factor: this step already is the
-    closed-form leak.
-
-    Args:
-        ranks: the expected rank of some parameters' gradients, by name; see `ranks`.
-    """
-    for name, rank in ranks.items():
-        if name not in gradients or rank < 1:
-            raise ValueError(f"no parameter {name!r}, or its rank {rank} is below 1.")
-    return Gradients(
-        {
-            name: factor_term(term, ranks[name]) if name in ranks else term
-            for name, term in gradients.items()
-        }
-    )
-
-
-def ranks(gradients: Gradients) -> dict[str, int]:
-    """How many outer products each factored parameter has."""
-    return {n: t.left.shape[1] for n, t in gradients.items() if isinstance(t, Outer)}
-
-
 def _three_products(a: Gradients, b: Gradients) -> tuple[Tensor, Tensor, Tensor]:
     """<a, b>, <a, a> and <b, b> for each parameter: (V, P) each."""
     _check_pair(a, b)
@@ -302,7 +274,7 @@ def _cosine(product: Tensor, squares_a: Tensor, squares_b: Tensor) -> Tensor:
 def _weigh(products: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return products
-    if weights.shape != products.shape[1:]:
+    if weights.shape not in (products.shape, products.shape[1:]):
         raise ValueError(
             f"weights need one entry for each of {products.shape[1]} parameters, "
             f"got shape {tuple(weights.shape)}."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Largest temporary that a single operation may build, in bytes; see `_victim_chunks`.
-CHUNK_BYTES = 67_108_864
+TEMPORARY_BYTES = 64 * 2**20
 
 # From so many entries on, terms are worked through victim by victim on a CPU.
 LARGE = 65_536
@@ -69,7 +69,7 @@ def prefers_factors(rank: int, shape: Sequence[int]) -> bool:
     return rank * (rows + columns) < rows * columns
 
 
-def count(term: Term) -> int:
+def num_victims_of(term: Term) -> int:
     """V."""
     return len(term.left) if isinstance(term, Outer) else len(term)
 
@@ -263,9 +263,9 @@ class _ResidualSquares(torch.autograd.Function):
 
 
 def _victim_chunks(tensor: Tensor) -> Iterator[slice]:
-    """Slices of victims that together hold at most CHUNK_BYTES, one at least."""
+    """Slices of victims that together hold at most TEMPORARY_BYTES, one at least."""
     per_victim = max(1, tensor[0].numel() * tensor.element_size())
-    step = max(1, CHUNK_BYTES // per_victim)
+    step = max(1, TEMPORARY_BYTES // per_victim)
     return (slice(i, i + step) for i in range(0, len(tensor), step))
 
 

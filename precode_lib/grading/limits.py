@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 MB = 1_000_000
-KINDS = ("auto", "bwrap", "container", "none")  # of sandboxes
+SANDBOXES = ("auto", "bwrap", "container", "none")
 SHARED = 64 * MB  # /dev/shm in a box
 PATIENCE = 5  # a hand-in's time by the clock, in units of its own
 

@@ -1,4 +1,4 @@
-"""How long the rest of a class will take."""
+"""How long the rest of a class will take, in numbers and in words."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Step:
+class Standing:
     """What is known of a class while it is marked.
 
     Args:
@@ -48,6 +48,24 @@ class Step:
     left: int
     seconds: float
     longest: float
+
+    def cost(self, jobs: int) -> str:
+        """What the class will cost, in a sentence; `jobs` are run at a time."""
+        if not self.left:
+            return f"{self.total} hand-ins, none of which has to be run."
+        return (
+            f"{self.total} hand-ins, {self.left} of them to run, {jobs} at a time: "
+            f"about {in_words(self.seconds)}, if each takes {USUAL} seconds; up to "
+            f"{in_words(self.longest)} on a quiet machine, if each meets its limit."
+        )
+
+    def rest(self) -> str:
+        """How long it goes on, and which hand-in came last."""
+        left = f"about {in_words(self.seconds)} left" if self.left else "all are run"
+        return f"{left}, {self.file}"
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} hand-ins, {self.rest()}"
 
 
 def in_words(seconds: float) -> str:

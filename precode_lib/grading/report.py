@@ -19,6 +19,7 @@ from .marks import passed_over as passed_over_of
 from .names import printable
 
 MOST_SAID = 3  # remarks of one kind on one student
+MOST_REMARKS = 20  # on a terminal; the page has all
 
 _MEANING = {
     "right": "solved",
@@ -91,6 +92,22 @@ def remarks(marked: Sequence[Marked], others: Sequence[str] = ()) -> list[str]:
                 more, who = len(kind) - MOST_SAID, theirs[0].hand_in.student
                 found.append(f"{start}: {more:,} more of {who}")
     return [printable(sentence) for sentence in [*found, *others]]
+
+
+def for_terminal(remarks: Sequence[str]) -> list[str]:
+    """The first of many remarks, and how many the page has besides."""
+    more = len(remarks) - MOST_REMARKS
+    last = [f"{more} more: see the report."] if more > 0 else []
+    return [*remarks[:MOST_REMARKS], *last]
+
+
+def summary(marked: Sequence[Marked], how: str) -> str:
+    """What came of a class, in a sentence; `how` names the sandbox."""
+    stopped = sum(not one.ended for one in marked)
+    return (
+        f"{len(marked)} hand-ins marked, {stopped} of them stopped or unreadable; "
+        f"sandbox: {how}."
+    )
 
 
 def _stopped(theirs: Sequence[Marked]) -> list[str]:

@@ -17,10 +17,10 @@ from .collecting import Collected, HandIn, collect
 from .limits import Limits
 from .marks import Marked, chosen, mark, unmarked
 from .names import printable
-from .pace import Pace, Step
+from .pace import Pace, Standing
 from .store import Store, sound
 
-Progress = Callable[[Step], None]
+Progress = Callable[[Standing], None]
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,11 @@ def _mark_all(
     known, waiting = _known(hand_ins, store, settings)
     pace, left = Pace(settings.jobs), len(waiting)
 
-    def step(file: str) -> Step:
+    def step(file: str) -> Standing:
         longest = settings.limits.seconds * left / settings.jobs
-        return Step(len(marked), len(hand_ins), file, left, pace.left(left), longest)
+        return Standing(
+            len(marked), len(hand_ins), file, left, pace.left(left), longest
+        )
 
     progress(step(""))
     with closing(_runs(hand_ins, waiting, settings)) as runs:

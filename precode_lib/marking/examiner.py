@@ -46,7 +46,7 @@ Markers = Mapping[str, Callable[..., Verdict]]
 
 
 @dataclass(frozen=True)
-class Limits:
+class Allowance:
     """What one judgement may take.
 
     Args:
@@ -99,10 +99,10 @@ def examine(
     judges: Markers,
     found: Mapping[str, Finding],
     report: Callable[[Finding], None],
-    limits: Limits,
+    allowance: Allowance,
 ) -> None:
     """Judge one question; a notebook that misbehaves is reported, never raised."""
-    name, answers = _question(connection, judges, limits)
+    name, answers = _question(connection, judges, allowance)
     finding = found.get(name)
     if finding is None or not finding.is_final:
         text = next((answer for answer in answers if isinstance(answer, str)), "")
@@ -116,21 +116,21 @@ def examine(
         send(connection, {"verdict": finding.state, "message": finding.message})
 
 
-def _question(connection, judges: Markers, limits: Limits) -> tuple[str, list]:
-    message = receive(connection, limits.question)
+def _question(connection, judges: Markers, allowance: Allowance) -> tuple[str, list]:
+    message = receive(connection, allowance.question)
     if not isinstance(message, dict) or message.get("ask") not in [*judges]:
         raise BrokenOffError("no question about an exercise of this notebook")
     given = message.get("answers")
     if not isinstance(given, list) or len(given) > 20:
         raise BrokenOffError("no list of answers")
-    return message["ask"], [_answer(one, connection, limits) for one in given]
+    return message["ask"], [_answer(one, connection, allowance) for one in given]
 
 
-def _answer(given: Any, connection: socket.socket, limits: Limits) -> Any:
+def _answer(given: Any, connection: socket.socket, allowance: Allowance) -> Any:
     if not isinstance(given, dict):
         raise BrokenOffError("an answer that is none")
     if "function" in given:
-        return _StandIn(connection, limits)
+        return _StandIn(connection, allowance)
     return given["plain"] if "plain" in given else _Unplain(str(given.get("unplain")))
 
 
@@ -144,14 +144,14 @@ class _Unplain:
 class _StandIn:
     """A learner's function, called where the learner's code is."""
 
-    def __init__(self, connection: socket.socket, limits: Limits):
-        self.connection, self.limits = connection, limits
+    def __init__(self, connection: socket.socket, allowance: Allowance):
+        self.connection, self.allowance = connection, allowance
         self.index: int | None = None
 
     def __call__(self, *inputs: Any) -> Any:
         try:
             send(self.connection, {"call": self.index, "inputs": list(inputs)})
-            reply = receive(self.connection, self.limits.call)
+            reply = receive(self.connection, self.allowance.call)
         except BrokenOffError as problem:
             raise _nothing_came(f": {problem}") from None
         if not isinstance(reply, dict):
@@ -192,18 +192,18 @@ def serve(
     judges: Markers,
     told: IO[str],
     stop: IO | int,
-    limits: Limits = Limits(),
+    allowance: Allowance = Allowance(),
 ) -> dict[str, Finding]:
     """Judge one question after another until `stop` ends; tells each line of `told`.
 
     However many connections there are, a question is judged as soon as it comes: those
     who say nothing are not waited for, and those who ask again get the same answer.
     """
-    desk, waiting = _Desk(told), _Waiting(listener, stop, limits.question)
+    desk, waiting = _Desk(told), _Waiting(listener, stop, allowance.question)
     for connection in waiting:
         is_patient = desk.malformed < PATIENT_WITH
-        patience = limits.question if is_patient else limits.question / 20
-        each = replace(limits, question=patience)
+        patience = allowance.question if is_patient else allowance.question / 20
+        each = replace(allowance, question=patience)
         with connection:
             desk.note(_in_a_process(connection, judges, desk.found, stop, each))
     for _ in range(waiting.dropped):
@@ -278,17 +278,17 @@ def _in_a_process(
     judges: Markers,
     found: Mapping[str, Finding],
     stop: IO | int,
-    limits: Limits,
+    allowance: Allowance,
 ) -> Finding | None:
     """The last that a process of its own said of one question; None if it was none."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _judge_and_exit(connection, judges, found, writing, limits)
+        _judge_and_exit(connection, judges, found, writing, allowance)
     os.close(writing)
     try:
-        return _last(reading, stop, limits.verdict)
+        return _last(reading, stop, allowance.verdict)
     finally:
         os.close(reading)
         with suppress(ProcessLookupError):
@@ -296,16 +296,18 @@ def _in_a_process(
         os.waitpid(child, 0)
 
 
-def _judge_and_exit(connection, judges, found, writing: int, limits: Limits) -> None:
+def _judge_and_exit(
+    connection, judges, found, writing: int, allowance: Allowance
+) -> None:
     """Whatever happens, this process ends here."""
     try:
-        _limit_memory(limits.memory)
+        _limit_memory(allowance.memory)
 
         def report(finding: Finding) -> None:
             line = json.dumps({**asdict(finding), "text": finding.text[:MOST_TEXT]})
             os.write(writing, line.encode("ascii") + b"\n")
 
-        examine(connection, judges, found, report, limits)
+        examine(connection, judges, found, report, allowance)
         os._exit(0)
     finally:
         os._exit(1)

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-KINDS = ("By hand", "Implement", "Explore", "Open question")
+EXERCISE_KINDS = ("By hand", "Implement", "Explore", "Open question")
 DIFFICULTIES = ("easy", "medium", "hard")
 BEGIN, END, KEPT = "### BEGIN SOLUTION", "### END SOLUTION", "#: "
 COMPARED = "nbval-check-output"  # nbval's tag: the stored output must come again
@@ -37,7 +37,7 @@ class Exercise:
         name: of the function in `precode_lib.checks` that marks it.
         number: its place in the notebook, from 1.
         title: in a few words.
-        kind: one of `KINDS`.
+        kind: one of `EXERCISE_KINDS`.
         difficulty: one of `DIFFICULTIES`.
         minutes: about how long it takes.
     """
@@ -109,7 +109,7 @@ def _heading(text: str, number: int) -> dict:
     parts = found.groupdict()
     if int(parts["number"]) != number:
         raise ValueError(f"exercise {number} has the number {parts['number']}.")
-    if parts["kind"] not in KINDS or parts["difficulty"] not in DIFFICULTIES:
+    if parts["kind"] not in EXERCISE_KINDS or parts["difficulty"] not in DIFFICULTIES:
         raise ValueError(f"{parts['kind']} · {parts['difficulty']}: not one of ours.")
     return {**parts, "number": number, "minutes": int(parts["minutes"])}
 

@@ -103,6 +103,14 @@ def score(
 
     Only conventions that look at normalised images use the normalisation. Clamp what
     an attack without a box left outside [0, 1] before you show or score it.
+
+    >>> import torch
+    >>> from precode_lib.metrics import score
+    >>> black, dark = torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.1)
+    >>> score(black, dark).psnr.round(decimals=3)
+    tensor([20., 20.], dtype=torch.float64)
+    >>> score(dark, dark).asr
+    1.0
     """
     check_alike(originals, recovered)
     if not isinstance(convention, Convention):

@@ -88,7 +88,14 @@ def smlp(
     init: Init = pytorch_default,
     generator: torch.Generator | None = None,
 ) -> Classifier:
-    """The shallow MLP of the PRECODE paper: two hidden layers."""
+    """The shallow MLP of the PRECODE paper: two hidden layers.
+
+    >>> import torch
+    >>> from precode_lib.models import smlp
+    >>> model = smlp((1, 28, 28), num_classes=10, width=32)
+    >>> model(torch.rand(5, 1, 28, 28)).shape
+    torch.Size([5, 10])
+    """
     return mlp(
         image_shape,
         num_classes,
@@ -134,6 +141,10 @@ def lenet(
 
     Its usual weights are uniform within ±0.5; `init=pytorch_default` is the other
     choice, and easier to attack. CPL adds a fourth convolution.
+
+    >>> from precode_lib.models import lenet
+    >>> sum(parameter.numel() for parameter in lenet().parameters())
+    15826
     """
     check_count(num_convs, "num_convs", 2)
 

@@ -10,10 +10,10 @@ from precode_lib.basics.resuming import progress
 from .federation import Federation, OnMessage, Round
 from .participation import (
     Algorithm,
+    ClientTask,
     FedAvg,
     FedSGD,
     Message,
-    Task,
     observed,
     participate,
 )
@@ -21,13 +21,13 @@ from .splits import iid_split, label_skewed_split
 
 __all__ = [
     "Algorithm",
+    "ClientTask",
     "FedAvg",
     "FedSGD",
     "Federation",
     "Message",
     "OnMessage",
     "Round",
-    "Task",
     "iid_split",
     "label_skewed_split",
     "observed",

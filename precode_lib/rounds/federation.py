@@ -20,13 +20,12 @@ from precode_lib.bottleneck import Loss, per_example_loss
 from precode_lib.data import Pictures
 from precode_lib.defenses import ClientStep, Defense, bytes_on_wire
 from precode_lib.federated import Observation
-from precode_lib.gradients import Gradients
+from precode_lib.gradients import Gradients, first_parameter
 from precode_lib.training import (
     LoadedPictures,
     OptimizerFactory,
     Randomness,
     evaluate,
-    first_parameter,
     make_optimizer,
     set_gradients,
     try_model,
@@ -176,6 +175,7 @@ class Federation(Resumable[Round]):
         return sorted(order[: self._num_chosen].tolist())
 
     def _messages(self, chosen: list[int]) -> list[Message]:
+        # Observations keep what was sent, and the server's own model goes on learning.
         sent = copy.deepcopy(self.model).train() if self.on_message else self.model
         return [self._hear(client, sent) for client in chosen]
 
@@ -239,7 +239,7 @@ class Federation(Resumable[Round]):
 def _weighted_mean(tensors: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
     """The mean by weights; of whole numbers, rounded."""
     total = sum(w * t for w, t in zip(weights, tensors, strict=True)) / sum(weights)
-    kind = tensors[0].dtype
+    kind = tensors[0].dtype  # BatchNorm counts its batches in int64
     return (total if kind.is_floating_point else total.round()).to(kind)
 
 

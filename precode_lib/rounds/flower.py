@@ -16,12 +16,11 @@ from precode_lib.bottleneck import Loss, num_classes, per_example_loss
 from precode_lib.data import Pictures
 from precode_lib.defenses import Defense
 from precode_lib.federated import Observation
-from precode_lib.gradients import Gradients, trainable
+from precode_lib.gradients import Gradients, first_parameter, trainable
 from precode_lib.training import (
     LoadedPictures,
     Randomness,
     evaluate,
-    first_parameter,
     mode,
     try_model,
 )

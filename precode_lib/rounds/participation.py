@@ -20,14 +20,15 @@ from precode_lib.gradients import (
     Capture,
     Gradients,
     factor,
+    first_parameter,
     from_list,
     ranks,
     trainable,
 )
-from precode_lib.training import LoadedPictures, first_parameter, get_gradients
+from precode_lib.training import LoadedPictures, get_gradients
 
 
-class Task(NamedTuple):
+class ClientTask(NamedTuple):
     """How many of its pictures a client uses in a round, and how."""
 
     num_examples: int
@@ -47,9 +48,9 @@ class FedSGD:
     def __post_init__(self) -> None:
         _check_batch_size(self.batch_size)
 
-    def task(self, num_pictures: int) -> Task:
+    def task(self, num_pictures: int) -> ClientTask:
         """What a client with so many pictures does."""
-        return Task(min(self.batch_size or num_pictures, num_pictures), None)
+        return ClientTask(min(self.batch_size or num_pictures, num_pictures), None)
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ class FedAvg:
         check_count(self.epochs, "epochs")
         _check_batch_size(self.batch_size)
 
-    def task(self, num_pictures: int) -> Task:
+    def task(self, num_pictures: int) -> ClientTask:
         """What a client with so many pictures does."""
         size = min(self.batch_size or num_pictures, num_pictures)
         num_batches = num_pictures // size
         local = LocalTraining(self.epochs * num_batches, self.lr, size)
-        return Task(num_batches * size, local)
+        return ClientTask(num_batches * size, local)
 
 
 Algorithm = FedSGD | FedAvg
@@ -130,11 +131,12 @@ def participate(
         if local is not None:
             raise ValueError("a client_step replaces the gradient: use it with FedSGD.")
         check_client_step(client_step)
-    own = copy.deepcopy(model).train()
+    own = copy.deepcopy(model).train()  # local steps and running statistics move it
     pair = images.unsqueeze(0), labels.unsqueeze(0)
     if client_step is not None:
         chosen = client_step(Capture(own, loss=loss), *pair, noise=noise)
     source = torch.randn_like if noise is None else noise
+    # Beside a client_step too: this pass has the loss and updates running statistics.
     with noise_from(source):
         if local is None:
             mean_loss = _step(own, images, labels, loss)
@@ -150,7 +152,7 @@ def participate(
 
 
 def _step(own: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> float:
-    own.zero_grad()
+    own.zero_grad()  # of the step before, or what the server's model came with
     mean = loss(own, images, labels).mean()
     mean.backward()
     return mean.item()

@@ -11,7 +11,6 @@ from .evaluation import (
     Evaluation,
     LoadedPictures,
     evaluate,
-    first_parameter,
     mode,
 )
 from .loop import (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from precode_lib.basics.validation import check_count
 from precode_lib.bottleneck import Loss, noise_from, per_example_loss
 from precode_lib.data import Pictures
+from precode_lib.gradients import first_parameter
 
 # Changes pixels (B, C, H, W) in [0, 1]; draws from the generator, on their device.
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -86,13 +87,6 @@ def evaluate(
             totals += count(losses, outputs, labels)
     mean_loss, accuracy = (totals / len(pictures)).tolist()
     return Evaluation(mean_loss, accuracy, len(pictures))
-
-
-def first_parameter(model: nn.Module) -> Tensor:
-    """The parameter that tells the model's device and dtype."""
-    for parameter in model.parameters():
-        return parameter
-    raise ValueError("the model has no parameters: there is nothing to train.")
 
 
 @contextmanager

@@ -20,14 +20,20 @@ from precode_lib.basics.validation import check_count
 from precode_lib.bottleneck import Loss, noise_from, per_example_loss, rehearse
 from precode_lib.data import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense, check_client_step
-from precode_lib.gradients import Capture, Gradients, dense, from_list, trainable
+from precode_lib.gradients import (
+    Capture,
+    Gradients,
+    dense,
+    first_parameter,
+    from_list,
+    trainable,
+)
 
 from .evaluation import (
     Augment,
     LoadedPictures,
     count,
     evaluate,
-    first_parameter,
     mode,
     new_totals,
     watched,
@@ -106,6 +112,7 @@ class Training(Resumable[Epoch]):
         self.random = Randomness.seeded(0, self.device) if random is None else random
         self.history: list[Epoch] = []
         self._optimizer = make_optimizer(protocol.optimizer, model)
+        # The schedule multiplies these. A checkpoint brings its last epoch's rates.
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._network = model if compiled is None else compiled(model)
         self._capture = Capture(model, loss=loss)
@@ -215,13 +222,15 @@ class Training(Resumable[Epoch]):
                 running.num_steps += 1
                 running.seconds += perf_counter() - start
                 if self._every and running.num_steps % self._every == 0:
-                    self._torch.note()
+                    self._torch.note()  # else a resumed epoch would repeat its masks
                     self.save(self._checkpoint)
 
     def _step(self, rows: Tensor) -> Tensor:
         """Learn from these pictures; their summed loss and hits, before the step."""
         images, labels = self._train.batch(rows, self.augment, self.random.augment)
         self._optimizer.zero_grad()
+        # A client_step takes its own gradient; then this pass is for the figures, and
+        # for running statistics, which a Capture leaves alone.
         plain = self.client_step is None
         noise = noise_from(self.random.noise)
         with torch.set_grad_enabled(plain), noise, watched(self._network) as outputs:
@@ -303,6 +312,17 @@ def fit(
         compiled: wraps the model for the training steps, for example
             `partial(torch.compile, mode="reduce-overhead")`, whose CUDA graphs pay
             for small networks. Not yet tried on a GPU.
+
+    >>> from dataclasses import replace
+    >>> import torch
+    >>> from precode_lib.data import Pictures, Splits
+    >>> from precode_lib.models import lenet
+    >>> from precode_lib.training import PAPER, fit
+    >>> pixels, labels = torch.rand(20, 3, 16, 16), torch.arange(20) % 2
+    >>> pictures = Pictures(pixels, labels, ("cat", "dog"), "made up")
+    >>> model, short = lenet((3, 16, 16), 2), replace(PAPER, epochs=2)
+    >>> len(list(fit(model, Splits(pictures, pictures), short)))
+    2
     """
     if every is not None:
         check_count(every, "every")

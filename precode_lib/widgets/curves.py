@@ -86,8 +86,6 @@ class Curve:
         ]
         return f"{self.ylabel} over {self.xlabel}: {'; '.join(ways) or 'nothing yet'}"
 
-    # --- the scales -------------------------------------------------------------------
-
     @cached_property
     def _points(self) -> dict[str, list[tuple[float, float]]]:
         return {
@@ -133,8 +131,6 @@ class Curve:
             low, high, height = map(math.log10, (low, high, max(height, low)))
         share = (height - low) / (high - low)
         return round(_HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share, 1)
-
-    # --- the parts --------------------------------------------------------------------
 
     def _axes_html(self) -> str:
         bottom, right = _HEIGHT - _BOTTOM, self._x(self._reach)

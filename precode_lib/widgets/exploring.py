@@ -33,6 +33,15 @@ def explore(
         question: the one question the sliders answer.
         caption: what there is to see.
         static: force one of the two; by default PRECODE_STATIC=1 means static.
+
+    >>> import torch
+    >>> from precode_lib.plots import Panel
+    >>> from precode_lib.widgets import Axis, explore
+    >>> def render(level):
+    ...     return [Panel("grey", torch.full((1, 8, 8), level))]
+    >>> words = {"question": "How bright is a half?", "caption": "A grey square."}
+    >>> explore(render, [Axis("level", (0.0, 0.5, 1.0))], **words, static=True)
+    <sliders: level (3); 3 frames>
     """
     if not axes:
         raise ValueError("explore needs at least one axis, got none.")

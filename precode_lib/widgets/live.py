@@ -83,6 +83,9 @@ def stop_button(on_click: Callable[[], None]) -> ipywidgets.Button:
 class Explorer:
     """One slider or menu per axis over a picture that is drawn when they come to rest.
 
+    `_draw` and what it calls run in the background, `_moved` and `_stopped` in the
+    notebook's thread; what they show, they show under the lock.
+
     Args:
         render, axes, question, caption: as for `explore`.
         rest: seconds for which the sliders rest before their setting is drawn.
@@ -128,8 +131,6 @@ class Explorer:
         children = [heading(self._question), *self.sliders, self.view, progress]
         return LiveFigure(children, page=lambda: self.view.value)
 
-    # --- the notebook's thread --------------------------------------------------------
-
     def _setting(self) -> tuple[int, ...]:
         return tuple(slider.value for slider in self.sliders)
 
@@ -154,8 +155,6 @@ class Explorer:
         with self._lock:
             self.background.stop()
             self._rest("Stopped; this is what it had drawn.")
-
-    # --- the background ---------------------------------------------------------------
 
     def _draw(self, setting: tuple[int, ...], stale: Stale) -> None:
         try:
@@ -198,8 +197,6 @@ class Explorer:
             where = ", ".join(f"{axis.title} {axis.texts()[i]}" for axis, i in pairs)
             self.view.value = failure_html(f"Drawing {where} failed.", error)
             self._rest("")
-
-    # --- what is seen -----------------------------------------------------------------
 
     def _write(self, panels: Sequence[Panel]) -> None:
         self.view.value = show_pictures(list(panels), caption=self._caption).html

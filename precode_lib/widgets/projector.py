@@ -30,6 +30,9 @@ _running: "weakref.WeakValueDictionary[str, Projector]" = weakref.WeakValueDicti
 class Projector:
     """Widgets over a film that grows: a scrubber, Play, progress and Stop.
 
+    `_run` is called in the background, `_moved` and `_stopped` in the notebook's
+    thread; what they draw, they draw under the lock.
+
     Args:
         search: the attack's steps.
         film: takes them in.
@@ -75,8 +78,6 @@ class Projector:
         figure.projector = self  # lives as long as what it moves
         return figure
 
-    # --- the notebook's thread --------------------------------------------------------
-
     def _moved(self, _change) -> None:
         with self._lock:
             self._draw()
@@ -85,8 +86,6 @@ class Projector:
         with self._lock:
             self.background.stop()
             self._rest(f"stopped after {len(self._film.objectives)} iterations")
-
-    # --- the background ---------------------------------------------------------------
 
     def _run(self, stale: Stale) -> None:
         try:
@@ -106,8 +105,6 @@ class Projector:
             with self._lock:
                 self._rest("")
                 self.status.value = failure_html("The attack failed.", error)
-
-    # --- what is seen -----------------------------------------------------------------
 
     def _grow(self) -> None:
         """Offer the new frames; who looks at the newest goes on to the next."""

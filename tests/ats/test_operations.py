@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from precode_lib.ats import KINDS, OPERATIONS
+from precode_lib.ats import OPERATION_KINDS, OPERATIONS
 from precode_lib.ats.operations import to_levels
 from precode_lib.data import victims
 
@@ -166,7 +166,7 @@ def test_all_other_operations_change_a_picture_of_all_levels_but_black_and_white
 
 def test_the_table_has_the_published_counts():
     names = [o.kind.name for o in OPERATIONS]
-    counts = {name: names.count(name) for name in KINDS}
+    counts = {name: names.count(name) for name in OPERATION_KINDS}
     assert counts == {
         "equalize": 9, "autocontrast": 7, "sharpness": 5, "translate_y": 5, "color": 5,
         "brightness": 4, "solarize": 4, "invert": 3, "contrast": 2, "translate_x": 2,

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precode_lib.ats import OPERATIONS, Policy, Variant, apply_each, augment, chain
+from precode_lib.ats import OPERATIONS, Policy, Variant, apply_each, augment, in_turn
 from precode_lib.data import victims
 
 indices = st.integers(0, 49)
@@ -215,8 +215,8 @@ def test_a_chain_applies_from_left_to_right(levels):
     policy = Policy.parse("3-1-7")
     generator = seeded()
     expected = policy(augment(levels, generator), generator)
-    assert torch.equal(chain(augment, policy)(levels, seeded()), expected)
-    assert torch.equal(chain()(levels, seeded()), levels)
+    assert torch.equal(in_turn(augment, policy)(levels, seeded()), expected)
+    assert torch.equal(in_turn()(levels, seeded()), levels)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The published attacks: their settings, and that they find the picture."""
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from precode_lib.attacks import (
     IGA,
     IGA_PRECODE,
     UNIT_FREE_DLG,
+    Recipe,
     Search,
     VictimLBFGS,
     cpl,
@@ -45,6 +47,31 @@ def similarity(scene, result):
     """SSIM of every recovered picture, on pixels in [0, 1]."""
     pairs = (scene.pixels, result.pixels)
     return ssim(*(p.flatten(0, 1).double() for p in pairs))
+
+
+ATTACKS = {dlg: DLG, idlg: IDLG, iga: IGA, cpl: CPL}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_help_tells_the_settings_of_an_attack(attack):
+    told = dict(re.findall(r"^- ``(\w+)=(.*)``$", attack.__doc__, re.M))
+    recipe, usual = ATTACKS[attack], Recipe()
+    differing = {
+        field.name
+        for field in fields(Recipe)
+        if field.name not in ("name", "optimizer")  # partials are never equal
+        and getattr(recipe, field.name) != getattr(usual, field.name)
+    }
+    assert differing == {*told} - {"optimizer"}
+    for name in ("iterations", "prior_weight", "signed", "boxed", "tolerance"):
+        assert name not in told or eval(told[name]) == getattr(recipe, name)
+
+
+def test_help_writes_settings_as_one_would_write_them():
+    assert "- ``iterations=24000``" in iga.__doc__
+    assert "optimizer=" not in iga.__doc__  # Adam of step 0.1, as every recipe's
+    assert "- ``start=patterned(16)``" in cpl.__doc__
+    assert "partial(VictimLBFGS, lr=1.0, absolute=True)" in dlg.__doc__
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

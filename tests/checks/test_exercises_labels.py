@@ -4,7 +4,7 @@ import pytest
 import torch
 from marking import assert_refused, assert_right
 
-from precode_lib.attacks.labels import _nearest_counts
+from precode_lib.attacks.counts import nearest_counts
 from precode_lib.checks import labels as check
 
 RIGHT = (1, [0.3, 0.1, 0.6], [1, 3, 0], [0, 2, 0])
@@ -64,11 +64,11 @@ def lowest(g, B):
 
 def right_counts(g, p, B):
     start = lowest(g, B).long()[None]
-    return _nearest_counts(B * (p - g)[None], start, B)[0]
+    return nearest_counts(B * (p - g)[None], start, B)[0]
 
 
 def without_the_certain(g, p, B):
-    return _nearest_counts(B * (p - g)[None], torch.zeros(1, len(g)).long(), B)[0]
+    return nearest_counts(B * (p - g)[None], torch.zeros(1, len(g)).long(), B)[0]
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import torch
 from tiny_cells import ATTACK, SETUP, TRAINED, TRAINING, of
 
 from precode_lib import federated
-from precode_lib.attacks import IGA_PRECODE, Search
+from precode_lib.attacks import IGA_PRECODE, Search, given
+from precode_lib.bottleneck import recorded_noise
 from precode_lib.experiments import ATTACKS, AttackCell, Setup, seconds
 from precode_lib.experiments.cells import key_of
 from precode_lib.experiments.names.attacks import before_the_noise
 from precode_lib.experiments.one_cell import bench, run
 from precode_lib.experiments.runs.attack import observed, recipe
-from precode_lib.experiments.runs.noise_heard import Told, remembering
 
 NAMES = ("iga", "cpl", "dlg", "dlg-e3", "dlg-e6", "dlg-free", "lbfgs")
 TWICE = replace(SETUP, model="dmlp", places=("after features.activation1", "before fc"))
@@ -30,12 +30,12 @@ def result_of(cell, lab, **options):
 
 def listened(cell, lab):
     """What the victims of a cell send, the true images, and the noise they drew."""
-    given, drawn = bench(cell, lab, "a-key"), []
-    noise = given.generator("noise")
-    source = remembering(noise, drawn)
-    model = given.model().eval()
-    seen = observed(given, model, source, noise, cell.batch_size)
-    (pictures,) = given.pictures
+    own = bench(cell, lab, "a-key")
+    noise = own.generator("noise")
+    model = own.model().eval()
+    with recorded_noise() as drawn:
+        seen = observed(own, model, noise, noise, cell.batch_size)
+    (pictures,) = own.pictures
     return seen, pictures.images.unflatten(0, (-1, cell.batch_size)), drawn
 
 
@@ -53,7 +53,8 @@ def test_every_attack_of_the_library_runs_and_has_a_price(attack, lab):
 
 def test_every_attack_has_a_title_of_its_own():
     assert len({attack.title for attack in ATTACKS.values()}) == len(ATTACKS)
-    assert {*NAMES, "iga-early", "iga-told", "divide"} == ATTACKS.keys()
+    whole = {*NAMES, "iga-early", "iga-told", "divide", "divide-all", "joint"}
+    assert whole | {n for n in ATTACKS if n.startswith("strong")} == ATTACKS.keys()
 
 
 # --- one division ---------------------------------------------------------------------
@@ -148,7 +149,8 @@ def test_who_knows_the_noise_sees_no_distance_at_the_truth(
         assert len(drawn) == len(setup.places) * 4 // batch_size
     matched = replace(recipe(cell), prior_weight=0.0)
     options = {"generator": torch.Generator().manual_seed(0), "start": images}
-    told = Told(seen, matched, heard=drawn, **options)
+    knows = replace(matched, hidden=given(drawn, num_examples=batch_size))
+    told = Search(seen, knows, **options)
     assert first_objective(told) < 1e-5
     assert first_objective(Search(seen, matched, **options)) > 1e-3
 
@@ -157,9 +159,9 @@ def test_the_victims_draw_the_same_noise_for_whoever_listens(lab):
     # Two bottlenecks, one after the other: the second draw tells whether all agree.
     two = replace(ATTACK, setup=TWICE)
     told, usual = (replace(two, attack=a) for a in ("iga-told", "iga"))
-    given = bench(usual, lab, "a-key")
-    model, noise = given.model().eval(), given.generator("noise")
-    plain = observed(given, model, noise, noise, 1).shared.dense()
+    own = bench(usual, lab, "a-key")
+    model, noise = own.model().eval(), own.generator("noise")
+    plain = observed(own, model, noise, noise, 1).shared.dense()
     seen, _, _ = listened(told, lab)
     for name, term in seen.shared.dense().items():
         assert torch.equal(term, plain[name]), name
@@ -168,8 +170,12 @@ def test_the_victims_draw_the_same_noise_for_whoever_listens(lab):
 def test_noise_that_is_not_the_victims_is_refused(lab):
     seen, _, drawn = listened(ATTACK, lab)
     options = {"generator": torch.Generator().manual_seed(0)}
-    with pytest.raises(ValueError, match="the noise of 4 pictures is wanted"):
-        Told(seen, IGA_PRECODE, heard=[drawn[0], drawn[0][:1]], **options)
+    for numbers, refusal in (
+        ([drawn[0], drawn[0][:1]], "noise given is of 5 victims, the search of 4"),
+        ([], "draws 1 times, 0 tensors"),
+    ):
+        with pytest.raises(ValueError, match=refusal):
+            Search(seen, replace(IGA_PRECODE, hidden=given(numbers)), **options)
 
 
 def test_an_oracle_goes_on_from_its_checkpoint_to_the_same_result(lab):

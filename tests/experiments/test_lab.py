@@ -48,6 +48,21 @@ def fresh(tmp_path) -> Lab:
     return Lab(work=tmp_path)
 
 
+def test_a_result_says_which_pictures_of_their_collection_the_victims_are(
+    fresh, monkeypatch
+):
+    # In the order of their classes, so that the victims are not the first ones.
+    ordered = replace(squares(40), labels=torch.arange(40) // 4)
+    own = replace(DATASETS["photos"], load=lambda path: Splits(ordered, ordered))
+    monkeypatch.setitem(DATASETS.data, "photos", own)
+    chosen = fresh.gallery.victims("photos", 10)
+    said = fresh.gallery.about(chosen)
+    assert (said["name"], said["number"]) == ("squares", 10)
+    assert said["indices"] == [*range(0, 40, 4)] == data.victim_indices(ordered, 10)
+    assert torch.equal(ordered[said["indices"]].stored, chosen.stored)
+    assert "indices" not in fresh.gallery.about(ordered)
+
+
 # --- where pictures come from ---------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ own come into a table from one file, without a change of the library.
 """
 
 import ast
+import json
 import re
 from dataclasses import replace
 from importlib import import_module
@@ -120,6 +121,8 @@ def test_a_kind_of_one_s_own_is_run_kept_read_and_priced(newcomer, lab, store):
     heads, body = side_by_side([row])
     assert heads[-1] == "length" and body[0][:2] == ["SMLP", "PRECODE"]
     assert seconds(cell) == 1.5
+    told = json.loads(store.file(kept.key).read_text())["units"]
+    assert told["length"] == "of the whole gradient; one per victim"
     again = [e.state for e in reproduce([cell], store, lab) if e.state]
     assert again == ["kept"]
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
@@ -16,8 +17,8 @@ from torch.nn.functional import cross_entropy
 from precode_lib.ats import Policy
 from precode_lib.ats.evaluation import IGA_ATS, adaptive, evaluate, plain
 from precode_lib.attacks import CPL_PRECODE, IGA_PRECODE, Search
-from precode_lib.data import photos, victims
-from precode_lib.experiments import KINDS
+from precode_lib.data import IDENTITY, photos, victims
+from precode_lib.experiments import KINDS, Found
 from precode_lib.experiments.lab import stream
 from precode_lib.experiments.one_cell import bench, run, weights_file
 from precode_lib.experiments.runs import attack as attacking
@@ -87,6 +88,10 @@ def test_an_attack_is_the_library_s_search_scored(attack, defense, lab):
         expected = score(pictures.pixels, last[:, 0], convention=convention, **options)
         assert_scores(result["last"][convention.name], expected)
     assert result["objective"] == pytest.approx(found.last_objective.tolist(), rel=1e-5)
+    paper = score(pictures.pixels, last[:, 0], convention=PAPER, **options)
+    for metric in ("mse", "psnr", "ssim"):
+        of_each = getattr(paper, metric).tolist()
+        assert result[metric] == pytest.approx(of_each, rel=1e-4, abs=1e-6)
     assert result["iterations"] == [5] * 4
     assert result["outcomes"] == ["exhausted"] * 4
 
@@ -118,6 +123,21 @@ def test_batches_are_judged_the_same_in_whatever_order_they_come_back(lab):
     originals = pictures.pixels.unflatten(0, (2, 2))
     turned = originals.flip(1)
     assert torch.equal(attacking.paired(pictures.pixels, turned), pictures.pixels)
+
+
+def test_the_infinite_psnr_of_an_exact_copy_is_kept_as_json_has_it(lab):
+    pictures = replace(victims(training_part(), 2), normalisation=IDENTITY)
+    copies = pictures.images[:, None].clone()
+    copies[1] = 0
+    result = attacking.judged(Found(copies, copies), pictures, [])
+    assert result["psnr"][0] is None and result["psnr"][1] < 30
+    json.dumps(result, allow_nan=False)
+
+
+def test_what_an_attack_notes_of_its_victims_is_kept(lab):
+    pictures = victims(training_part(), 2)
+    found = Found(pictures.images[:, None], pictures.images[:, None], {"rank": [1, 9]})
+    assert attacking.judged(found, pictures, [])["rank"] == [1, 9]
 
 
 def test_a_training_is_the_paper_s_with_the_cell_s_epochs(lab):

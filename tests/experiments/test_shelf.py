@@ -154,8 +154,8 @@ def test_the_nearest_picture_is_the_same_one_though_it_came_through_rounding():
 
 
 def test_a_variant_changes_the_setup_alone(cell):
-    changed = variant(cell, k=64)
-    assert changed.setup.k == 64
+    changed = variant(cell, width=64)
+    assert changed.setup.width == 64
     assert replace(changed, setup=cell.setup) == cell
 
 

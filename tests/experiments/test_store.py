@@ -13,8 +13,17 @@ import pytest
 import torch
 from tiny_cells import ATTACK, EVERY_KIND, TRAINED, raised
 
-from precode_lib.experiments import Finished, Store
-from precode_lib.experiments.store import BusyError, claimed, made, rounded
+import precode_lib
+from precode_lib.experiments import Finished, Store, find, reproduce
+from precode_lib.experiments.cells import key_of
+from precode_lib.experiments.store import (
+    BusyError,
+    claimed,
+    commit,
+    made,
+    rounded,
+    shipped,
+)
 
 MADE = {"date": "2026-01-02", "processor_seconds": 1.5}
 HERE = Path(__file__).parent
@@ -202,6 +211,117 @@ def test_provenance_says_with_what_and_when():
     assert len(how["date"]) == len("2026-01-02")
     later = made(torch.device("cpu"), 1.234)
     assert (later["date"], later["time"]) > (how["date"], how["time"])
+
+
+def test_a_file_says_what_its_values_are_and_on_which_pictures(store):
+    one = finished(ssim=[0.5], objective=[0.1], mine=[1])
+    pictures = [{"name": "x", "indices": [3, 1]}]
+    store.write(replace(one, pictures=pictures, data="0f"))
+    entry = json.loads(store.file("a-key").read_text())
+    assert [*entry["units"]] == ["setup.beta", "ssim", "objective"]
+    assert entry["units"]["objective"].endswith("one per gradient")
+    assert entry["pictures"][0]["indices"] == [3, 1]
+    assert store.read("a-key").data == entry["data"] == "0f"
+
+
+@pytest.mark.parametrize("cell", EVERY_KIND.values(), ids=EVERY_KIND)
+def test_every_value_of_the_library_s_own_cells_has_its_unit(cell, lab, store):
+    cells = [cell] if cell.training is None else [cell.training, cell]
+    assert {e.state for e in reproduce(cells, store, lab)} == {"", "finished"}
+    kept = find([cell], store)[cell]
+    entry = json.loads(store.file(kept.key).read_text())
+    assert entry["units"].keys() - {"setup.beta"} == entry["result"].keys()
+
+
+def test_the_name_of_a_new_file_follows_from_what_is_in_it(lab, store):
+    cells = [TRAINED.training, TRAINED]
+    assert {e.state for e in reproduce(cells, store, lab)} == {"", "finished"}
+    for kept in store:
+        assert key_of(kept.cell, kept.data) == kept.key
+
+
+def test_seeds_on_pictures_with_another_checksum_are_not_mixed(store):
+    def seed(number, data, day):
+        cell = replace(ATTACK, setup=replace(ATTACK.setup, seed=number))
+        made = {**MADE, "date": f"2026-01-0{day}"}
+        pictures = [{"name": "x", "indices": [0]}] if data else [{"name": "x"}]
+        store.write(Finished(cell, {}, pictures, made, f"key{number}", data=data))
+
+    seed(0, "", 1)  # an early file, which says neither
+    seed(1, "aa", 2)
+    seed(2, "bb", 3)
+    cells = [each.cell for each in store]
+    assert {found.key for found in find(cells, store).values()} == {"key0", "key2"}
+
+
+# --- which code it was ----------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with one commit, in which the library seems to lie."""
+    folder = tmp_path / "clone"
+    (folder / "precode_lib").mkdir(parents=True)
+    for name in ("pyproject.toml", "precode_lib/__init__.py"):
+        (folder / name).write_text("")
+    monkeypatch.setattr(
+        precode_lib, "__file__", str(folder / "precode_lib" / "__init__.py")
+    )
+    commit.cache_clear()
+    yield folder
+    commit.cache_clear()
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=x", "-c", "user.email=x@y"]
+    command = ["git", "-C", str(folder), *who, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def committed(folder) -> str:
+    for arguments in (["init"], ["add", "."], ["commit", "-m", "one"]):
+        git(folder, *arguments)
+    return git(folder, "rev-parse", "HEAD").strip()
+
+
+def test_a_result_says_the_commit_of_its_code(checkout):
+    head = committed(checkout)
+    (checkout / "data").mkdir()
+    (checkout / "data" / "new.csv").write_text("")  # results are no change of the code
+    assert made(torch.device("cpu"), 1.0)["commit"] == head
+
+
+def test_a_result_says_that_the_code_was_changed_since_its_commit(checkout):
+    head = committed(checkout)
+    (checkout / "precode_lib" / "mine.py").write_text("")
+    assert commit() == f"{head} with changes"
+
+
+def test_without_git_a_result_says_the_version(checkout, monkeypatch):
+    assert commit() == f"precode_lib {precode_lib.__version__}"
+    committed(checkout)
+    commit.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    assert commit() == f"precode_lib {precode_lib.__version__}"
+
+
+def test_a_library_inside_another_repository_does_not_take_its_commit(checkout):
+    committed(checkout)
+    (checkout / "pyproject.toml").unlink()  # as in a virtual environment
+    assert commit() == f"precode_lib {precode_lib.__version__}"
+
+
+def test_what_came_with_the_repository_is_what_git_knows(checkout):
+    folder = checkout / "data" / "results" / "lite"
+    theirs = Store(folder)
+    theirs.write(finished(key="theirs"))
+    assert shipped(folder) == {"theirs"}  # a downloaded archive
+    committed(checkout)
+    theirs.write(finished(key="mine"))
+    assert shipped(folder) == {"theirs"}
+    own = Store(checkout.parent / "own" / "lite")
+    own.write(finished(key="mine"))
+    assert shipped(own.folder) == set()
 
 
 def test_a_store_may_be_named_by_a_string(tmp_path):

@@ -94,6 +94,35 @@ def test_one_seed_has_no_spread_and_none_is_not_run():
     assert none.difference is None
 
 
+def test_a_row_names_its_cells_and_those_under_which_they_count():
+    cells = [c for c in attacks() if c.setup.model == "dmlp"]
+    twice = [c for c in TABLES["why"].all_cells(LITE) if c.kind == "attack"]
+    finished = {
+        c: Finished(c, attack_result(1.0), [], {}, f"key{i}")
+        for i, c in enumerate([*cells, *twice])
+    }
+    row = next(r for r in rows(TABLE2, LITE, finished) if r.setup.defense == "ng-3")
+    mine = [f.key for c, f in finished.items() if c.setup == row.setup]
+    assert len(row.keys) == 3 and row.keys[0] in mine
+    assert row.same_as == ()
+    record = as_records(TABLE2, "lite", [row])[0]
+    assert record["cells"].split() == [*row.keys]
+    told = [
+        r
+        for r in rows(TABLES["why"], LITE, finished)
+        if r.setup.defense == "ng-3-x10" and r.same_as
+    ]
+    assert {(r.setup.model, r.condition) for r in told} == {("dmlp", "lr 0.1")}
+    for key in told[0].same_as:
+        (cell,) = (c for c, f in finished.items() if f.key == key)
+        assert (cell.setup.defense, cell.lr) == ("ng-2", 0.1)
+
+
+def test_a_row_that_was_not_run_names_no_cell():
+    assert {r.keys for r in rows(TABLES["why"], LITE, {})} == {()}
+    assert {r.same_as for r in rows(TABLES["why"], LITE, {})} == {()}
+
+
 def test_a_result_of_another_cell_is_in_no_row():
     other = [replace(cell, iterations=9) for cell in attacks()]
     made = rows_of(TABLE2, LITE, other, lambda seed: attack_result(1.0))

@@ -445,7 +445,7 @@ def test_who_leaves_in_the_middle_has_a_verdict(examination):
     assert exam.state("label") == "raised"
 
 
-SHORT = examiner.Limits(question=1, call=1, verdict=3, memory=256 << 20)
+SHORT = examiner.Allowance(question=1, call=1, verdict=3, memory=256 << 20)
 
 
 def served(tmp_path, talk, judges, limits=SHORT, told=None):

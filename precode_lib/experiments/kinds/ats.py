@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from precode_lib.experiments import paper
-from precode_lib.experiments.cells import Cell, Kind, Reading, Run, Setup
+from precode_lib.experiments.cells import Cell, Kind, Reading, Run, Setup, Value
 
 NO_POLICY = "-1"
 
@@ -60,4 +60,9 @@ def _cost(cell: AtsCell) -> float:
     return tries * cell.iterations * cell.victims * 0.1 * wider
 
 
-KIND = Kind(AtsCell, _pictures, _run, _read, _cost)
+MEANS = "means over victims of MSE, PSNR (dB) and SSIM; ASR as a share of 1"
+VALUES = {
+    "original": Value(f"against the victims' own pictures: {MEANS}"),
+    "transformed": Value(f"against the pictures that were learnt: {MEANS}"),
+}
+KIND = Kind(AtsCell, _pictures, _run, _read, _cost, values=VALUES)

@@ -1,6 +1,8 @@
 """Attack the gradients of a set of victims."""
 
+from collections import Counter
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
 from precode_lib.experiments import conditions, paper
@@ -10,6 +12,7 @@ from precode_lib.experiments.cells import (
     Reading,
     Run,
     Setup,
+    Value,
     check_trained,
 )
 from precode_lib.experiments.costs import grown, pace_of
@@ -18,6 +21,20 @@ from precode_lib.experiments.names.attacks import ATTACKS
 from precode_lib.experiments.names.defenses import DEFENSES
 
 METRICS = ("mse", "psnr", "ssim", "asr")
+_MEANS = "means over victims of MSE, PSNR (dB) and SSIM; ASR as a share of 1"
+VALUES = {
+    "last": Value(f"the last guesses: {_MEANS}"),
+    "best": Value(f"the guesses with the lowest objective: {_MEANS}"),
+    "mse": Value("last guess, normalised pixels", per="victim"),
+    "psnr": Value("dB, last guess, stretched; null is infinite", per="victim"),
+    "ssim": Value("last guess, stretched, -1 to 1", per="victim"),
+    "rank": Value("of the true picture among others, from 1", per="victim"),
+    "objective": Value("of the attack, last guess", per="gradient"),
+    "iterations": Value("steps", per="gradient", column="steps"),
+    "outcomes": Value("how it ended", per="gradient", column="outcome"),
+    "shown": Value("victims, from 0, whose pictures are kept"),
+    "pictures": Value("PNG in base64"),
+}
 # Most searches end on their plateau, before the last iteration.
 _SHARE, _DENSE_SHARE = 0.8, 0.5
 
@@ -129,4 +146,17 @@ def _cost(cell: AttackCell) -> float:
     return grown(setup) * steps * (pace.step + cell.victims * per_victim)
 
 
-KIND = Kind(AttackCell, _pictures, _run, _read, _cost)
+def _summary(result) -> dict[str, float | str]:
+    """Steps of a search on average, and how many searches ended in which way.
+
+    An attack of one's own may note neither.
+    """
+    ends = sorted(Counter(result.get("outcomes", [])).items())
+    steps = result.get("iterations")
+    return {
+        "steps": fmean(steps) if steps else None,
+        "outcomes": ", ".join(f"{n} {how}" for how, n in ends),
+    }
+
+
+KIND = Kind(AttackCell, _pictures, _run, _read, _cost, values=VALUES, summary=_summary)

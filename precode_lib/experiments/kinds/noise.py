@@ -11,6 +11,7 @@ from precode_lib.experiments.cells import (
     Reading,
     Run,
     Setup,
+    Value,
     check_trained,
 )
 from precode_lib.experiments.costs import grown
@@ -66,4 +67,9 @@ def _cost(cell: NoiseCell) -> float:
     return grown(cell.setup) * cell.draws * cell.victims * 0.04
 
 
-KIND = Kind(NoiseCell, _pictures, _run, _read, _cost)
+def _summary(result) -> dict[str, float]:
+    return {"cosine": fmean(result["cosine"])}
+
+
+VALUES = {"cosine": Value("of two gradients of one picture, -1 to 1", per="victim")}
+KIND = Kind(NoiseCell, _pictures, _run, _read, _cost, values=VALUES, summary=_summary)

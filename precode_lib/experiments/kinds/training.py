@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from precode_lib.experiments import conditions, paper
-from precode_lib.experiments.cells import Cell, Kind, Reading, Run, Setup
+from precode_lib.experiments.cells import Cell, Kind, Reading, Run, Setup, Value
 from precode_lib.experiments.costs import grown, pace_of
 from precode_lib.experiments.names.datasets import DATASETS
 from precode_lib.experiments.names.defenses import DEFENSES
 
 ACCURACIES = ("train_accuracy", "test_accuracy")
+VALUES = {
+    **dict.fromkeys(("train_loss", "test_loss"), Value("nats; one per epoch")),
+    **dict.fromkeys(ACCURACIES, Value("a share of 1; one per epoch")),
+}
 
 
 @dataclass(frozen=True)
@@ -70,4 +74,11 @@ def _times_as_long(setup: Setup) -> float:
     return DEFENSES[setup.defense].slows if setup.defense in DEFENSES else 1
 
 
-KIND = Kind(TrainingCell, _pictures, _run, _read, _cost)
+def _summary(result) -> dict[str, float]:
+    """What the last epoch came to."""
+    return {name: result[name][-1] for name in VALUES}
+
+
+KIND = Kind(
+    TrainingCell, _pictures, _run, _read, _cost, values=VALUES, summary=_summary
+)

@@ -44,19 +44,68 @@ class Attack:
             )
 
 
-def before_the_noise(gradients: "Gradients") -> "Gradients":
-    """Up to the first bottleneck's encoder: what runs after it depends on the noise."""
-    names = list(gradients)
-    first = next((i for i, n in enumerate(names) if "bottleneck" in n), len(names))
-    encoder = [name for name in names[first:] if ".encoder." in name][:2]
-    return gradients.select(*names[:first], *encoder)
-
-
 def divide(observation, cell, bench) -> Generator:
     """Read the picture off the first layer's gradient: one division, no search."""
     from precode_lib.experiments.runs import division
 
     return division.run(observation, cell, bench)
+
+
+def divide_all(observation, cell, bench) -> Generator:
+    """The same from all rows at once, which averages noise: total least squares."""
+    from precode_lib.attacks import total_least_squares
+    from precode_lib.experiments.runs import division
+
+    return division.run(observation, cell, bench, estimate=total_least_squares)
+
+
+def before_the_noise(gradients: "Gradients") -> "Gradients":
+    """What no bottleneck's noise touches; torch is imported when it is wanted."""
+    from precode_lib.attacks import before_noise
+
+    return before_noise(gradients)
+
+
+def _strong(**changes: Any) -> "Callable[[], Recipe]":
+    """The strongest search, changed; a change may be a function that makes it."""
+
+    def make() -> "Recipe":
+        from dataclasses import replace
+
+        from precode_lib.attacks import STRONG
+
+        return replace(STRONG, **{n: made() for n, made in changes.items()})
+
+    return make
+
+
+def _from_attacks(name: str, *arguments: Any, **options: Any) -> Callable[[], Any]:
+    """A name of the attacks, or what it makes of these."""
+
+    def make() -> Any:
+        from precode_lib import attacks
+
+        found = getattr(attacks, name)
+        return found(*arguments, **options) if arguments or options else found
+
+    return make
+
+
+def _joint() -> "Recipe":
+    from precode_lib.attacks import JOINT
+
+    return JOINT
+
+
+def _but_the_last_layer(gradients: "Gradients") -> "Gradients":
+    """All but the weight that Soteria prunes."""
+    return gradients.drop("fc*.weight")
+
+
+def _over_entries() -> Any:
+    from precode_lib.attacks.objectives import balanced_cosine_distance, where_shared
+
+    return where_shared(balanced_cosine_distance)
 
 
 def _published(name: str, **changes: Any) -> "Callable[[], Recipe]":
@@ -73,6 +122,7 @@ def _published(name: str, **changes: Any) -> "Callable[[], Recipe]":
 
 
 _DLG = partial(Attack, evaluations=20)  # that L-BFGS makes in a step
+_STRONG = partial(_DLG, unused=("patience", "lr"))
 ATTACKS: Registry[Attack] = Registry(
     "attack",
     Attack,
@@ -96,5 +146,34 @@ ATTACKS: Registry[Attack] = Registry(
             run=divide,
             unused=("iterations", "patience", "lr"),
         ),
+        "divide-all": Attack(
+            "division, all rows at once",
+            run=divide_all,
+            unused=("iterations", "patience", "lr"),
+        ),
+        # The strongest search, with each answer to what the client draws; and with
+        # what is known to break a defense.
+        "strong": _STRONG("fresh noise", _strong()),
+        "strong-still": _STRONG("no noise", _strong(hidden=_from_attacks("still"))),
+        "strong-mean-4": _STRONG(
+            "mean of 4 draws",
+            _strong(hidden=_from_attacks("mean_of", 4, is_fixed=True)),
+            evaluations=80,
+        ),
+        "strong-mean-16": _STRONG(
+            "mean of 16 draws",
+            _strong(hidden=_from_attacks("mean_of", 16, is_fixed=True)),
+            evaluations=320,
+        ),
+        "strong-early": _STRONG(
+            "layers behind the noise left out",
+            _strong(layers=lambda: before_the_noise),
+        ),
+        "joint": _STRONG("joint search", _joint),
+        "strong-told": _STRONG("oracle: told the noise", _strong(), knows_noise=True),
+        "strong-rest": _STRONG(
+            "pruned layer left out", _strong(layers=lambda: _but_the_last_layer)
+        ),
+        "strong-kept": _STRONG("zeros left out", _strong(distance=_over_entries)),
     },
 )
