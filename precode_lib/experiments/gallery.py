@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from precode_lib.data import MissingDataError, Pictures, Splits, victim_indices
+from precode_lib.data import Examples, MissingDataError, Splits, victim_indices
 from precode_lib.experiments.names.datasets import DATASETS, files_of
 
 
 @dataclass(eq=False)
 class Gallery:
-    """Where pictures come from; each collection is loaded once.
+    """Where pictures, or other examples, come from; each collection is loaded once.
 
     Args:
         data: a folder that holds the data sets' files, or one path per data set; what
@@ -46,7 +46,7 @@ class Gallery:
             lambda: Splits(_some(whole.train, train), _some(whole.test, test)),
         )
 
-    def victims(self, dataset: str, number: int) -> Pictures:
+    def victims(self, dataset: str, number: int) -> Examples:
         """The pictures under attack: published ones, or some of the training part."""
         source = self._published(dataset)
         _check_enough(source, number)
@@ -57,7 +57,7 @@ class Gallery:
         self.loaded["indices", id(chosen)] = rows
         return chosen
 
-    def about(self, pictures: Pictures) -> dict[str, Any]:
+    def about(self, pictures: Examples) -> dict[str, Any]:
         """What a result says of a collection from here; of victims also which ones."""
         known = {
             "name": pictures.name,
@@ -68,7 +68,7 @@ class Gallery:
         indices = self.loaded.get(("indices", id(pictures)))
         return known if indices is None else {**known, "indices": indices}
 
-    def digest(self, parts: Sequence[Pictures]) -> str:
+    def digest(self, parts: Sequence[Examples]) -> str:
         """A checksum of collections that were taken from here."""
         # An id names these pictures as long as they are held here, which is for good.
         names = [("digest", id(p)) for p in parts]
@@ -79,13 +79,13 @@ class Gallery:
         known = DATASETS.named(name)
         return self._once(name, lambda: known.load(self.path_of(name)))
 
-    def _published(self, dataset: str) -> Pictures:
+    def _published(self, dataset: str) -> Examples:
         """The published victims; without their file, pictures of the training part."""
         published = DATASETS.named(dataset).victims
         if published is None:
             return self._whole(dataset).train
 
-        def load() -> Pictures:
+        def load() -> Examples:
             try:
                 return published.load(self.path_of(published.name))
             except MissingDataError:
@@ -99,7 +99,7 @@ class Gallery:
         return self.loaded[name]
 
 
-def _check_enough(pictures: Pictures, wanted: int) -> None:
+def _check_enough(pictures: Examples, wanted: int) -> None:
     if len(pictures) < wanted:
         raise MissingDataError(
             f"{wanted:,} pictures are wanted, {pictures.name} has {len(pictures):,}; "
@@ -107,14 +107,18 @@ def _check_enough(pictures: Pictures, wanted: int) -> None:
         )
 
 
-def _some(pictures: Pictures, number: int | None) -> Pictures:
+def _some(pictures: Examples, number: int | None) -> Examples:
     if number is None or number >= len(pictures):
         return pictures
     return pictures[victim_indices(pictures, number, seed=0)]
 
 
-def _digest(pictures: Pictures) -> str:
+def _digest(pictures: Examples) -> str:
     digest = hashlib.sha256(str(tuple(pictures.stored.shape)).encode())
     digest.update(pictures.stored.contiguous().numpy().tobytes())
-    digest.update(pictures.labels.numpy().tobytes())
+    if not pictures.is_classified:
+        # The same bytes may be other labels.
+        form = pictures.labels.dtype, tuple(pictures.labels.shape)
+        digest.update(str(form).encode())
+    digest.update(pictures.labels.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
