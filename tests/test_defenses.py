@@ -23,7 +23,7 @@ from precode_lib.defenses import (
     quantise,
     round_to,
 )
-from precode_lib.defenses.entries import laplace, normal, uniform
+from precode_lib.defenses.entries import draw_laplace, draw_normal, draw_uniform
 from precode_lib.gradients import Gradients, Outer, dense
 
 
@@ -210,7 +210,7 @@ def test_the_noise_of_a_victim_is_one_draw_in_the_widest_dtype_present():
     assert_close(noise["b"], expected[:, 3:], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("draw", [normal, laplace, uniform])
+@pytest.mark.parametrize("draw", [draw_normal, draw_laplace, draw_uniform])
 def test_every_kind_of_noise_is_as_fine_as_the_numbers_it_is_for(draw):
     coarse, fine = (draw(99, seeded(), t) for t in (torch.float32, torch.float64))
     assert (coarse.dtype, fine.dtype) == (torch.float32, torch.float64)
