@@ -298,8 +298,14 @@ def _adapt(scale: Scale) -> list[Cell]:
             for cell in cells(model, defense, attacks, epoch=epoch, whose=whose)
         ]
 
+    def usual(defense, attacks, **changes):
+        """IGA with as many evaluations of the model: 20 to a step of L-BFGS."""
+        steps = 20 * scale.strong_iterations
+        return cells("lenet", defense, attacks, iterations=steps, **changes)
+
     told = ("strong", "joint", "strong-told")
-    all_four = ("strong", "strong-early", "joint", "strong-told")
+    left_out = ("strong-early", "strong-early-still")
+    all_four = ("strong", *left_out, "joint", "strong-told")
     early = {"places": ("after features.activation1",)}
     bottlenecks = ("precode", "cvb", "cvb-published")
     last = scale.moments[-1:]
@@ -308,6 +314,15 @@ def _adapt(scale: Scale) -> list[Cell]:
         *cells("lenet", "none", ("strong",)),
         *cells("lenet", "precode", all_four),
         *cells("lenet", "cvb", all_four),
+        # Is the search for the noise at fault where fresh noise finds nothing?
+        *usual("none", ("iga-fast",)),
+        *(c for d in ("precode", "cvb") for c in usual(d, _BY_IGA)),
+        *usual("none", ("iga-fast",), epoch=last[0], whose="unseen"),
+        *(
+            c
+            for d in ("precode", "cvb")
+            for c in usual(d, _BY_IGA, epoch=last[0], whose="unseen")
+        ),
         # And once it is trained, for pictures that it has not seen?
         *trained("lenet", "none", ("strong",), scale.moments),
         *(c for d in bottlenecks for c in trained("lenet", d, told[1:], scale.moments)),
@@ -354,6 +369,7 @@ def _adapt(scale: Scale) -> list[Cell]:
     ]
 
 
+_BY_IGA = ("iga-fast", "iga-fast-early")
 _INITS = ("published", "pytorch")
 _MLPS, _TWO = ("smlp", "dmlp", "lenet"), ("dmlp", "lenet")
 _PAIR, _FIVE, _FOUR = ("none", "precode"), protocol.DEFENSES, protocol.FEW_DEFENSES
