@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for job in options.jobs:
         row = compare(job, workers, options.rounds, options.seconds)
         print(as_line(row), flush=True)
+    for worker in workers:
+        worker.close()
 
 
 class Worker:
@@ -45,16 +47,30 @@ class Worker:
         places = {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         env = {**os.environ, **places}
+        self._folder = folder
         self._process = subprocess.Popen(command, env=env, cwd=folder, **pipes)
-        library = json.loads(self._process.stdout.readline())
+        library = self._answer()
         if not Path(library).is_relative_to(folder.resolve()):
+            self.close()
             raise RuntimeError(f"{folder} was asked for, {library} imported.")
 
     def seconds(self, job: str, repeats: int) -> float:
         """Of the process's own, for one run of the job on average."""
         self._process.stdin.write(json.dumps([job, repeats]) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of {self._folder} ended; see above.")
+        return json.loads(line)
 
 
 def compare(job: str, workers: Sequence[Worker], rounds: int, seconds: float) -> dict:
