@@ -80,10 +80,10 @@ def compare(job: str, workers: Sequence[Worker], rounds: int, seconds: float) ->
     repeats = max(1, round(seconds / workers[0].seconds(job, 1)))
     table = []
     for turn in range(rounds):
-        first = turn % 2
-        later = workers[1 - first].seconds(job, repeats) if first else None
-        before = workers[0].seconds(job, repeats)
-        table.append((before, later or workers[1].seconds(job, repeats)))
+        took = [0.0, 0.0]
+        for which in (0, 1) if turn % 2 == 0 else (1, 0):
+            took[which] = workers[which].seconds(job, repeats)
+        table.append(took)
     ratios = [later / before for before, later in table]
     low, _, high = quantiles(ratios, n=4)
     return {
