@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for job in options.jobs:
         row = compare(job, workers, options.rounds, options.seconds)
         print(as_line(row), flush=True)
+    for worker in workers:
+        worker.close()
 
 
 class Worker:
@@ -45,16 +47,30 @@ class Worker:
         places = {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         env = {**os.environ, **places}
+        self._folder = folder
         self._process = subprocess.Popen(command, env=env, cwd=folder, **pipes)
-        library = json.loads(self._process.stdout.readline())
+        library = self._answer()
         if not Path(library).is_relative_to(folder.resolve()):
+            self.close()
             raise RuntimeError(f"{folder} was asked for, {library} imported.")
 
     def seconds(self, job: str, repeats: int) -> float:
         """Of the process's own, for one run of the job on average."""
         self._process.stdin.write(json.dumps([job, repeats]) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of {self._folder} ended; see above.")
+        return json.loads(line)
 
 
 def compare(job: str, workers: Sequence[Worker], rounds: int, seconds: float) -> dict:
@@ -64,10 +80,10 @@ def compare(job: str, workers: Sequence[Worker], rounds: int, seconds: float) ->
     repeats = max(1, round(seconds / workers[0].seconds(job, 1)))
     table = []
     for turn in range(rounds):
-        first = turn % 2
-        later = workers[1 - first].seconds(job, repeats) if first else None
-        before = workers[0].seconds(job, repeats)
-        table.append((before, later or workers[1].seconds(job, repeats)))
+        took = [0.0, 0.0]
+        for which in (0, 1) if turn % 2 == 0 else (1, 0):
+            took[which] = workers[which].seconds(job, repeats)
+        table.append(took)
     ratios = [later / before for before, later in table]
     low, _, high = quantiles(ratios, n=4)
     return {

@@ -47,6 +47,7 @@ from precode_lib.experiments.names.datasets import CLOSE
 from precode_lib.experiments.runs.judging import judged, relative_errors
 from precode_lib.experiments.shelf import side_by_side
 from precode_lib.federated import observe
+from precode_lib.training import PAPER, Randomness, fit
 
 NEWCOMERS = Path(__file__).with_name("newcomers")
 USUAL = {"victims": 4, "iterations": 20, "patience": 20, "lr": 1.0}
@@ -175,6 +176,25 @@ def test_an_attack_s_cell_is_the_same_attack_by_hand(setup, run, lab):
                                          rel=1e-4)  # fmt: skip
     objective = search.result.last_objective.tolist()
     assert result["objective"] == pytest.approx(objective, rel=1e-4)
+
+
+def test_a_training_s_cell_has_the_data_set_s_loss_too(run, lab):
+    def twice(model, examples, labels):
+        return 2 * F.cross_entropy(model(examples), labels, reduction="none")
+
+    turns = torch.arange(40) % 4
+    rows_of_four = Examples(torch.randn(40, 6), turns, tuple("abcd"), "fours")
+    parts = Splits(rows_of_four[:30], rows_of_four[30:])
+    DATASETS["fours"] = Dataset("fours", lambda path: parts, loss=twice)
+    MODELS["mlp"] = Architecture("MLP", mlp, width=16)
+    cell = TrainingCell(Setup("fours", "mlp"), epochs=2)
+    _, found, _ = run(Table("one", "One cell", lambda scale: [cell]))
+    model = lab.model(cell.setup, parts.train)
+    protocol = replace(PAPER, epochs=2)
+    random = Randomness.seeded(0)
+    epochs = [*fit(model, parts, protocol, loss=twice, random=random)]
+    told = found[cell].result["train_loss"]
+    assert told == pytest.approx([epoch.train_loss for epoch in epochs], rel=1e-4)
 
 
 def test_noise_that_defenses_and_models_draw_is_compared_on_rows(setup, run):
