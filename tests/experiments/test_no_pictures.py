@@ -24,6 +24,7 @@ from precode_lib.experiments import (
     DATASETS,
     MODELS,
     SMOKE,
+    AdaptiveCell,
     Architecture,
     AtsCell,
     AttackCell,
@@ -197,6 +198,15 @@ def test_a_training_s_cell_has_the_data_set_s_loss_too(run, lab):
     assert told == pytest.approx([epoch.train_loss for epoch in epochs], rel=1e-4)
 
 
+def test_an_attacker_who_knows_the_defense_ranks_rows_too(setup, run):
+    cell = AdaptiveCell(setup, "divide", victims=4)
+    ends, _, made = run(Table("one", "One cell", lambda scale: [cell]))
+    assert ends[0].problem == ""
+    told = values(made, "divide")
+    assert [*told] == ["relative_error", "asr", "first", "rank"]
+    assert told["relative_error"] < CLOSE and told["rank"] == 1
+
+
 def test_noise_that_defenses_and_models_draw_is_compared_on_rows(setup, run):
     cell = NoiseCell(replace(setup, defense="ng-2"), victims=4, draws=3)
     ends, _, made = run(Table("noise", "Noise", lambda scale: [cell]))
@@ -207,7 +217,7 @@ def test_noise_that_defenses_and_models_draw_is_compared_on_rows(setup, run):
 @pytest.mark.parametrize(
     ("cell", "problem"),
     [
-        (lambda s: AttackCell(s, "iga", **USUAL), "boxed=False"),
+        (lambda s: AttackCell(s, "iga", **USUAL), "total variation is of pictures"),
         (lambda s: TrainingCell(s, epochs=1), "right guesses of classes; Examples"),
         (lambda s: AtsCell(s, victims=2, iterations=2), "ats transforms pictures, not"),
     ],

@@ -98,12 +98,14 @@ def _read(cell: AdaptiveCell, scale) -> Reading:
     """The last guesses, judged by the paper's convention, and the ranks."""
     return Reading(
         metrics={
-            "ssim": lambda r: r["last"]["paper"]["ssim"],
-            "asr": lambda r: 100 * r["last"]["paper"]["asr"],
+            "ssim": lambda r: plain.means(r).get("ssim"),
+            "relative_error": lambda r: plain.means(r).get("relative_error"),
+            "asr": lambda r: 100 * plain.means(r)["asr"],
             "first": lambda r: 100 * fmean(rank == 1 for rank in r["rank"]),
             "rank": lambda r: median(r["rank"]),
         },
         printed={},
+        rare=plain.RARE,
         attack=cell.attack,
         condition=", ".join([*_condition(cell), *conditions.of_setup(cell.setup)]),
     )

@@ -22,7 +22,7 @@ from precode_lib.experiments.names.datasets import CLOSE
 from precode_lib.experiments.names.defenses import DEFENSES
 
 METRICS = ("mse", "psnr", "ssim", "relative_error", "asr")
-_RARE = frozenset({"relative_error"})  # of what is no picture
+RARE = frozenset({"relative_error"})  # of what is no picture
 _MEANS = "means over victims of MSE, PSNR (dB) and SSIM; ASR as a share of 1"
 VALUES = {
     "last": Value(f"the last guesses: {_MEANS}"),
@@ -123,11 +123,11 @@ def _read(cell: AttackCell, scale) -> Reading:
     is_usual = (
         conditions.is_published(setup) and cell.batch_size == 1 and cell.epoch == 0
     )
-    read = {m: lambda r, m=m: _means(r).get(m) for m in METRICS}
-    read["asr"] = lambda r: 100 * _means(r)["asr"]
+    read = {m: lambda r, m=m: means(r).get(m) for m in METRICS}
+    read["asr"] = lambda r: 100 * means(r)["asr"]
     return Reading(
         metrics=read,
-        rare=_RARE,
+        rare=RARE,
         printed=paper.ATTACKS.get(case, {}) if is_usual else {},
         attack=cell.attack,
         condition=", ".join(
@@ -136,7 +136,7 @@ def _read(cell: AttackCell, scale) -> Reading:
     )
 
 
-def _means(result) -> dict[str, float]:
+def means(result) -> dict[str, float]:
     """Of the last guesses: those of pictures, or of what is none."""
     return result["last"]["paper"] if "last" in result else result["examples"]["last"]
 
