@@ -167,6 +167,51 @@ def _missing(
     return ""
 
 
+def table_of(
+    shelf: Shelf, cells: Sequence[AdaptiveCell]
+) -> tuple[list[str], list[list[str]], int]:
+    """Heads and lines of a table, and how many columns name a line.
+
+    A line per attacker. Its oracle stands beside it, and what the search, or the
+    division, finds without the defense. What all lines share is left out.
+    """
+    shown = [c for c in cells if c.attack != ORACLE] or list(cells)
+    named = {
+        "network": [network_of(c) for c in shown],
+        "defense": [defense_of(c) for c in shown],
+        "age": [age_of(c) for c in shown],
+        "attacker": [attacker_of(c) for c in shown],
+    }
+    named = {
+        head: column
+        for head, column in named.items()
+        if head == "attacker" or len(set(column)) > 1
+    }
+    found = [finding(shelf, c) for c in shown]
+    heads = [*named, "found", "95 %, in %", "SSIM", "first of 1,000"]
+    lines = [
+        [*names, f.found, f.interval, *_two_means(f), *_beside(shelf, f.cell, cells)]
+        for *names, f in zip(*named.values(), found, strict=True)
+    ]
+    return [*heads, "oracle", "no defense"], lines, len(named)
+
+
+def _two_means(finding: Finding) -> list[str]:
+    if finding.ssim is None or finding.first is None:
+        return ["", ""]
+    return [f"{finding.ssim:.2f}", f"{100 * finding.first:.0f} %"]
+
+
+def _beside(
+    shelf: Shelf, cell: AdaptiveCell, cells: Sequence[AdaptiveCell]
+) -> list[str]:
+    """The oracle of a joint search, and what there is to find without a defense."""
+    has_oracle = cell.attack == "joint" and oracle_of(cell) in cells
+    oracle = finding(shelf, oracle_of(cell)).in_short if has_oracle else ""
+    is_bare = cell.setup.defense == "none"
+    return [oracle, "" if is_bare else finding(shelf, control_of(cell)).in_short]
+
+
 def network_of(cell: AdaptiveCell) -> str:
     """The network as tables name it."""
     weights = ", PyTorch's weights" if cell.setup.init == "pytorch" else ""
@@ -190,7 +235,9 @@ def age_of(cell: AdaptiveCell) -> str:
 
 
 def attacker_of(cell: AdaptiveCell) -> str:
-    """The attacker as tables name it."""
+    """The attacker as tables name it; the plain search, where nothing is drawn."""
+    if cell.attack == CONTROL and DEFENSES[cell.setup.defense].insert is None:
+        return "the search as it is"
     return ATTACKS.title(cell.attack)
 
 

@@ -11,12 +11,14 @@ from precode_lib.experiments.findings import (
     OPEN,
     WITHSTOOD,
     age_of,
+    attacker_of,
     cases,
     control_of,
     defense_of,
     finding,
     network_of,
     oracle_of,
+    table_of,
     verdict_of,
 )
 from precode_lib.experiments.questions import questions
@@ -102,6 +104,30 @@ def test_the_control_is_without_the_defense_and_its_training():
         assert control in controls
         assert (control.epoch, control.whose) == (cell.epoch, cell.whose)
         assert control.training is None or control.training.setup == control.setup
+
+
+def test_a_line_has_its_oracle_and_its_control_beside_it():
+    shelf = shelf_of((JOINT, [16, 15], 0.5), (TOLD, [16]), (control_of(JOINT), [14]))
+    heads, lines, names = table_of(shelf, [FRESH, JOINT, TOLD])
+    assert (heads[:names], heads[-2:]) == (["attacker"], ["oracle", "no defense"])
+    fresh, joint = lines  # the oracle has no line of its own
+    assert fresh[0] == "fresh noise" and fresh[1].startswith("not run")
+    assert fresh[2:] == ["", "", "", "", "14 of 16 (0.80)"]
+    assert joint[:3] == ["joint search", "16, 15 of 16", "79–100, 70–100"]
+    assert joint[3:] == ["0.88", "50 %", "16 of 16 (0.90)", "14 of 16 (0.80)"]
+
+
+def test_a_table_names_what_its_lines_do_not_share():
+    heads, lines, names = table_of(shelf_of(), EVERY)
+    assert heads[:names] == ["network", "defense", "age", "attacker"]
+    assert all(len(line) == len(heads) for line in lines)
+    assert table_of(shelf_of(), [TOLD])[1][0][0].startswith("oracle")
+
+
+def test_where_nothing_is_drawn_no_attacker_draws_anew():
+    names = {c.setup.defense: attacker_of(c) for c in EVERY if c.attack == "strong"}
+    draws = {defense for defense, name in names.items() if name == "fresh noise"}
+    assert draws == {"precode", "cvb", "cvb-published", "dropout", "ppp"}
 
 
 # --- the verdict ----------------------------------------------------------------------
