@@ -227,11 +227,12 @@ def defense_of(cell: AdaptiveCell) -> str:
 
 
 def age_of(cell: AdaptiveCell) -> str:
-    """How long the network was trained, and whether it has seen the victims."""
-    if cell.epoch == 0:
-        return "untrained"
+    """How long the network was trained, and how its victims met it."""
     epochs = "1 epoch" if cell.epoch == 1 else f"{cell.epoch} epochs"
-    return f"{epochs}, {WHOSE[cell.whose] or 'published victims'}"
+    parts = [epochs if cell.epoch else "untrained", WHOSE[cell.whose]]
+    if cell.batch_size > 1:
+        parts.append(f"batches of {cell.batch_size}")
+    return ", ".join(filter(None, parts))
 
 
 def attacker_of(cell: AdaptiveCell) -> str:
