@@ -125,7 +125,7 @@ def cases(cells: Iterable[AdaptiveCell]) -> list[list[AdaptiveCell]]:
             # A division has 0 steps, so steps cannot tell cases apart.
             case = replace(cell, attack=CONTROL, iterations=1)
             groups.setdefault(case, []).append(cell)
-    return [list(dict.fromkeys(group)) for group in groups.values()]
+    return [*groups.values()]
 
 
 def verdict_of(shelf: Shelf, cells: Sequence[AdaptiveCell]) -> Verdict:
@@ -133,8 +133,9 @@ def verdict_of(shelf: Shelf, cells: Sequence[AdaptiveCell]) -> Verdict:
 
     Broken: with every seed that was run, one attacker finds more than half of the
     victims. Not broken by what we tried: all attackers were run and none finds more
-    than one in eight with any seed, though more than half are found without the
-    defense, and by the search that is told the noise. Open: everything else.
+    than one in eight with any seed, nor is the true picture first among 1,000 for more
+    than one in eight; though more than half are found without the defense, and by the
+    search that is told the noise. Open: everything else.
     """
     found = [finding(shelf, cell) for cell in cells]
     told = [f for f in found if ATTACKS[f.cell.attack].knows_noise]
@@ -160,6 +161,8 @@ def _missing(
         return NOT_RUN
     if any(8 * max(f.successes) > f.cell.victims for f in tried):
         return "in between"
+    if any(8 * (f.first or 0) > 1 for f in tried):
+        return "recognised, though not found whole"
     if not finds_most(control):
         return "without the defense no more is found" if control.is_run else NOT_RUN
     if not all(map(finds_most, told)):

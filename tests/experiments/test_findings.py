@@ -132,9 +132,8 @@ def test_where_nothing_is_drawn_no_attacker_draws_anew():
 
 # --- the verdict ----------------------------------------------------------------------
 
-NOTHING = [(FRESH, [0, 1]), (EARLY, [2, 0]), *((mean, [1]) for mean in MEANS)]
-NO_JOINT = [*NOTHING]
-NOTHING.append((JOINT, [0, 0]))
+NO_JOINT = [(FRESH, [0, 1], 0), (EARLY, [2, 0], 0), *((c, [1], 0) for c in MEANS)]
+NOTHING = [*NO_JOINT, (JOINT, [0, 0], 0)]
 CONTROL, ORACLE = (control_of(FRESH), [16, 9]), (TOLD, [16, 16])
 
 
@@ -163,7 +162,8 @@ def test_an_oracle_breaks_nothing():
     [
         ([*NOTHING[1:], CONTROL, ORACLE], "not run"),
         ([*NOTHING, ORACLE], "not run"),
-        ([*NO_JOINT, (JOINT, [0, 3]), CONTROL, ORACLE], "in between"),
+        ([*NO_JOINT, (JOINT, [0, 3], 0), CONTROL, ORACLE], "in between"),
+        ([*NO_JOINT, (JOINT, [0], 3 / 16), CONTROL, ORACLE], "recognised"),
         ([*NOTHING, (control_of(FRESH), [16, 8]), ORACLE], "without the defense"),
         ([*NOTHING, CONTROL, (TOLD, [8])], "told the noise"),
         ([*NOTHING, CONTROL], "told the noise"),
