@@ -332,10 +332,13 @@ def convolution_first(text, generator):
         mentions="that the division and the units that saw one picture alone need a "
         "*linear* layer that sees the picture, and reveal features, not pixels, "
         "from a later one; that the search over the layers before the noise stays, "
-        "weaker; that the search over all layers still fails; and that labels stay "
+        "weaker; that the search over all layers still fails, as long as it does not "
+        "search for the noise too, which none of the lines does; and that labels stay "
         "as they are, for they come from the last layer's bias.",
         mistakes=[
             '"a convolution makes it safe": a failed division is no proof either.',
             '"the labels get harder": they never depended on the first layer.',
+            '"all searches fail, so it is safe": the one that breaks such networks, '
+            "for picture and noise at once, is not in the table.",
         ],
     )

@@ -36,7 +36,7 @@ METRICS = {
     "train_accuracy": "train, %",
     "test_accuracy": "test, %",
     "relative_error": "relative error",
-    "first": "nearest of all, %",
+    "first": "rank 1, %",
     "rank": "median rank",
     "cosine": "cosine of two gradients",
     "psnr against the original": "PSNR against the original, dB",

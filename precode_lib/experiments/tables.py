@@ -15,6 +15,7 @@ from precode_lib.experiments import protocol
 from precode_lib.experiments.cells import Cell, Setup, kind_of, namesake, reseeded
 from precode_lib.experiments.kinds.noise import NoiseCell
 from precode_lib.experiments.protocol import Scale
+from precode_lib.experiments.questions import questions
 from precode_lib.experiments.store import Finished
 
 # Other readings of the paper's defenses, tried one by one.
@@ -280,96 +281,9 @@ def _units(scale: Scale) -> list[Cell]:
 
 
 def _adapt(scale: Scale) -> list[Cell]:
-    """What attackers who know a defense find behind it, question by question."""
-
-    def cells(model, defense, attacks, *, init="published", **changes):
-        if model == "lenet":
-            setup = scale.setup("cifar10", model, defense, init=init)
-        else:
-            setup = scale.setup("cifar10", model, defense)
-        if "places" in changes:
-            setup = replace(setup, places=changes.pop("places"))
-        return [scale.adaptive(setup, a, **changes) for a in attacks]
-
-    def trained(model, defense, attacks, epochs, whose="unseen"):
-        return [
-            cell
-            for epoch in epochs
-            for cell in cells(model, defense, attacks, epoch=epoch, whose=whose)
-        ]
-
-    def usual(defense, attacks, **changes):
-        """IGA with as many evaluations of the model: 20 to a step of L-BFGS."""
-        steps = 20 * scale.strong_iterations
-        return cells("lenet", defense, attacks, iterations=steps, **changes)
-
-    told = ("strong", "joint", "strong-told")
-    left_out = ("strong-early", "strong-early-still")
-    all_four = ("strong", *left_out, "joint", "strong-told")
-    early = {"places": ("after features.activation1",)}
-    bottlenecks = ("precode", "cvb", "cvb-published")
-    last = scale.moments[-1:]
-    return [
-        # Does noise in a convolutional network protect it before it is trained?
-        *cells("lenet", "none", ("strong",)),
-        *cells("lenet", "precode", all_four),
-        *cells("lenet", "cvb", all_four),
-        # Is the search for the noise at fault where fresh noise finds nothing?
-        *usual("none", ("iga-fast",)),
-        *(c for d in ("precode", "cvb") for c in usual(d, _BY_IGA)),
-        *usual("none", ("iga-fast",), epoch=last[0], whose="unseen"),
-        *(
-            c
-            for d in ("precode", "cvb")
-            for c in usual(d, _BY_IGA, epoch=last[0], whose="unseen")
-        ),
-        # And once it is trained, for pictures that it has not seen?
-        *trained("lenet", "none", ("strong",), scale.moments),
-        *(c for d in bottlenecks for c in trained("lenet", d, told[1:], scale.moments)),
-        # Does the KL as published change that?
-        *cells("lenet", "cvb-published", all_four),
-        # Do these attackers need it, or is the usual one enough by then?
-        *(c for d in bottlenecks for c in trained("lenet", d, told[:1], last)),
-        # Are pictures that it has learnt better hidden than new ones?
-        *trained("lenet", "none", ("strong",), last, "seen"),
-        *(
-            c
-            for d in bottlenecks
-            for c in trained("lenet", d, ("joint",), last, "seen")
-        ),
-        # Do PyTorch's weights make a difference?
-        *cells("lenet", "none", ("strong",), init="pytorch"),
-        *cells("lenet", "precode", all_four, init="pytorch"),
-        *cells("lenet", "cvb", told, init="pytorch"),
-        # In a network without convolutions, where one division is enough?
-        *cells("smlp", "none", ("strong", "divide")),
-        *cells("smlp", "precode", (*all_four, "divide")),
-        *trained("smlp", "none", ("strong", "divide"), scale.moments[:-1]),
-        *trained(
-            "smlp",
-            "precode",
-            ("strong-early", "joint", "strong-told", "divide"),
-            scale.moments[:-1],
-        ),
-        # PRECODE behind the first layer?
-        *cells("lenet", "precode", all_four, **early),
-        # Each other defense, against what is known to break it.
-        *cells("lenet", "dropout", ("strong-still", "strong", "joint", "strong-told")),
-        *cells("lenet", "soteria", ("strong", "strong-rest")),
-        *cells("lenet", "gc-90", ("strong", "strong-kept")),
-        *cells("lenet", "ppp", all_four),
-        *cells("lenet", "ng-2", ("strong",)),
-        *cells("smlp", "ng-2", ("divide", "divide-all")),
-        # Does averaging over draws help, and until when?
-        *cells("lenet", "precode", ("strong-mean-4", "strong-mean-16")),
-        # Eight pictures in one gradient?
-        *cells("lenet", "none", ("strong",), batch_size=scale.batch),
-        *cells("lenet", "precode", told[1:], batch_size=scale.batch),
-        *cells("lenet", "cvb", told[1:], batch_size=scale.batch),
-    ]
+    return [cell for cells in questions(scale).values() for cell in cells]
 
 
-_BY_IGA = ("iga-fast", "iga-fast-early")
 _INITS = ("published", "pytorch")
 _MLPS, _TWO = ("smlp", "dmlp", "lenet"), ("dmlp", "lenet")
 _PAIR, _FIVE, _FOUR = ("none", "precode"), protocol.DEFENSES, protocol.FEW_DEFENSES

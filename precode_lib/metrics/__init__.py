@@ -15,6 +15,7 @@ from .conventions import (
     as_pixels,
     as_scaled,
 )
+from .intervals import exact_interval
 from .measures import SUCCESS_SSIM, is_success, mse, psnr, reference_ssim, ssim
 from .pairing import pair, reorder
 from .scores import PSNR_CAP, Scores, Summary, score
@@ -32,6 +33,7 @@ __all__ = [
     "as_images",
     "as_pixels",
     "as_scaled",
+    "exact_interval",
     "is_success",
     "mse",
     "pair",
