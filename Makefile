@@ -45,7 +45,7 @@ colab: $(READY)
 	$(IN_VENV) tools/colab_check.py --widgets $(COLAB_ARGS)
 
 clean:
-	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf _build dist mutants .pytest_cache .ruff_cache .hypothesis .coverage
 
 distclean: clean
 	rm -rf $(VENV)

@@ -32,6 +32,13 @@ def measure(bench):
     return measure
 
 
+@pytest.fixture
+def versions(bench):
+    import versions
+
+    return versions
+
+
 def run(bench, tmp_path, *arguments):
     path = tmp_path / "report.json"
     brief = ["--rounds", "2", "--seconds", "0.001", "--size", "8", "--no-peer"]
@@ -154,3 +161,41 @@ def test_the_script_shows_originals_recovered_and_behind_precode(tmp_path):
     original, found, defended = pixels
     assert (found - original).square().mean() < 0.02
     assert (defended - original).square().mean() > 0.1
+
+
+class Paced:
+    """A version of the library whose turns take these seconds, one after the other."""
+
+    def __init__(self, log, name, *paces):
+        self.log, self.name, self.paces = log, name, iter(paces)
+
+    def seconds(self, job, repeats):
+        self.log.append((self.name, repeats))
+        return next(self.paces)
+
+
+def test_two_versions_take_turns_and_their_ratio_is_that_of_each_round(versions):
+    log = []
+    before = Paced(log, "before", 9, 0.1, 0.1, 0.2, 0.4, 0.1)
+    after = Paced(log, "after", 9, 0.2, 0.2, 0.4, 0.3)
+    row = versions.compare("a job", [before, after], rounds=4, seconds=0.3)
+    assert row["ratio"] == pytest.approx(1.5)  # of 2, 1, 1 and 3
+    assert row["ms"] == pytest.approx([150, 250])
+    turns = [name for name, _ in log[3:]]
+    assert turns == ["before", "after", "after", "before"] * 2
+    assert {repeats for _, repeats in log[3:]} == {3}  # 0.3 seconds are a turn
+    assert "1.500" in versions.as_line(row)
+
+
+def test_a_version_beside_itself_is_run_in_processes_of_its_own(versions, capfd):
+    job = "step, lenet, 1"
+    brief = ["--jobs", job, "--rounds", "2", "--seconds", "0.001"]
+    versions.main([str(ROOT), *brief])
+    (line,) = (x for x in capfd.readouterr().out.splitlines() if x.startswith(job))
+    before, after, ratio = map(float, line[28:].split()[:3])
+    assert before > 0 and after > 0 and ratio > 0
+
+
+def test_a_folder_without_the_library_is_refused(versions, tmp_path, capfd):
+    with pytest.raises(RuntimeError, match="was asked for"):
+        versions.Worker(tmp_path)

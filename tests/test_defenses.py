@@ -23,6 +23,7 @@ from precode_lib.defenses import (
     quantise,
     round_to,
 )
+from precode_lib.defenses.entries import draw_laplace, draw_normal, draw_uniform
 from precode_lib.gradients import Gradients, Outer, dense
 
 
@@ -209,6 +210,13 @@ def test_the_noise_of_a_victim_is_one_draw_in_the_widest_dtype_present():
     assert_close(noise["b"], expected[:, 3:], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("draw", [draw_normal, draw_laplace, draw_uniform])
+def test_every_kind_of_noise_is_as_fine_as_the_numbers_it_is_for(draw):
+    coarse, fine = (draw(99, seeded(), t) for t in (torch.float32, torch.float64))
+    assert (coarse.dtype, fine.dtype) == (torch.float32, torch.float64)
+    assert (fine != fine.float()).any()
+
+
 @pytest.mark.parametrize(
     "defense",
     [
@@ -254,6 +262,13 @@ def test_clipping_shortens_long_gradients_and_leaves_short_ones_exactly():
     assert new == pytest.approx(limit, rel=1e-5)
     short = slice(1 - long, 2 - long)
     assert_same(clipped.take(short), exact.take(short))
+
+
+def test_clipping_knows_no_unit_of_length():
+    exact = gradients(dtype=torch.float64).dense()
+    limit = norms(exact).min().item() / 3
+    small = clip(exact.map(lambda term: term / 1024), limit / 1024)
+    assert_same(small.map(lambda term: term * 1024), clip(exact, limit))
 
 
 def test_clipping_a_gradient_of_zeros_gives_zeros():
@@ -333,16 +348,20 @@ small = partial(clip, max_norm=1)
             ValueError,
             "scale must be",
         ),
-        (lambda g: prune(g, 90), ValueError, "0.9 keeps a tenth"),
+        (lambda g: prune(g, 90), ValueError, "^ratio must be .*: 0.9 keeps a tenth"),
         (lambda g: prune_globally(g, 1.0), ValueError, r"\[0, 1\)"),
         (lambda g: quantise(g, 1), ValueError, "bits must be at least 2"),
         (lambda g: quantise(g, 0, symmetric=False), ValueError, "at least 1"),
-        (lambda g: quantise(g, 17), ValueError, "round_to"),
+        (lambda g: quantise(g, 17), ValueError, "^bits must be .* round_to"),
         (lambda g: quantise(g, 8.0), TypeError, "whole number"),
         (lambda g: round_to(g, torch.int8), TypeError, "quantise"),
         (lambda g: round_to(g, "fp16"), TypeError, "torch.float16"),
         (lambda g: clip(g, 0), ValueError, "max_norm"),
-        (lambda g: chain(prune, 0.9), TypeError, "partial"),
+        (
+            lambda g: chain(prune, 0.9),
+            TypeError,
+            r"^a defense .* \(gradients\).* partial",
+        ),
         (lambda g: only(small)(g), TypeError, "pattern"),
         (lambda g: ignoring(small, 3)(g), TypeError, "pattern"),
         (lambda g: only("clip", "fc.*"), TypeError, "must be a function"),

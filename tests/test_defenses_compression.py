@@ -314,6 +314,15 @@ def test_the_bytes_of_a_grid_are_those_of_a_packed_one(bits):
     assert (affine - torch.tensor(expected)).tolist() == [3 * 4] * 3
 
 
+def test_a_grid_has_eight_bits_unless_it_is_told_and_may_have_one():
+    exact = several()
+    rounded, told = quantise(exact), quantise(exact, 8)
+    assert all(torch.equal(rounded[name], told[name]) for name in exact)
+    entries = torch.ones(1, 16)
+    assert as_steps(entries).tolist() == [16 + 4]
+    assert as_steps(entries, bits=1, symmetric=False).tolist() == [2 + 8]
+
+
 def test_half_precision_halves_the_bytes():
     exact = several()
     half = bytes_on_wire(exact, partial(as_floats, bits=16))
@@ -345,7 +354,7 @@ def test_factored_gradients_cross_the_wire_dense():
         (partial(as_floats, bits=0), ValueError, "bits"),
         (partial(as_indices, bits=1.5), TypeError, "bits"),
         (partial(as_bitmap, bits=-1), ValueError, "bits"),
-        (partial(as_steps, bits=17), ValueError, "16"),
+        (partial(as_steps, bits=17), ValueError, r"^bits must be in \[1, 16\]"),
         (partial(as_steps, bits=1.5), TypeError, "bits"),
     ],
 )

@@ -388,6 +388,13 @@ def test_bad_pictures_are_refused_on_either_side(compute, bad, error, message):
         compute(bad, GOOD)
 
 
+def test_the_side_that_is_wrong_is_named():
+    with pytest.raises(ValueError, match="^originals must have shape"):
+        mse(GOOD[0], GOOD)
+    with pytest.raises(ValueError, match="^recovered must have shape"):
+        mse(GOOD, GOOD[0])
+
+
 @pytest.mark.parametrize("compute", [mse, psnr, ssim, reference_ssim, score])
 def test_victims_with_batches_are_refused_where_pictures_are_meant(compute):
     with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):

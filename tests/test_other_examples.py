@@ -19,7 +19,7 @@ from precode_lib.attacks import (
     invert_linear,
     known_labels,
 )
-from precode_lib.attacks.objectives import squared_distance, total_variation
+from precode_lib.attacks.objectives import squared_distance
 from precode_lib.attacks.starts import normal, patterned
 from precode_lib.bottleneck import per_example_loss, with_precode
 from precode_lib.data import PHOTOS
@@ -224,8 +224,9 @@ class TestWhatIsForPicturesOnlySaysSo:
         return observe(model, examples, labels, **options_of(loss))
 
     def test_total_variation(self):
+        smooth = Recipe(labels=known_labels, prior_weight=0.1)
         with pytest.raises(ValueError, match="pictures .* prior_weight=0"):
-            total_variation(torch.zeros(2, 1, 6))
+            Search(self.seen(), smooth, generator=torch.Generator())
 
     def test_a_patterned_start(self):
         with pytest.raises(ValueError, match="pictures .* start=normal"):

@@ -343,6 +343,15 @@ def test_every_pin_of_the_book_is_for_something_that_is_installed():
         version(name)
 
 
+def test_what_is_broken_weekly_is_there_with_its_tests():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    config = tomllib.loads(text)["tool"]["mutmut"]
+    tests = config["pytest_add_cli_args_test_selection"]
+    assert tests
+    for pattern in [*config["only_mutate"], *tests]:
+        assert [*ROOT.glob(pattern)], pattern
+
+
 def tracked() -> list[Path]:
     output = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -40,3 +41,18 @@ def test_nothing_a_stranger_can_write_becomes_a_command(text):
     for line in text.splitlines():
         if "${{" in line:
             assert not re.search(r"run:|title|body|head_ref|message", line)
+
+
+@pytest.mark.parametrize(
+    ("job", "command"),
+    [
+        ("elsewhere", "tools/colab_check.py"),
+        ("plain", "tools/plain_sphinx.py"),
+        ("mutants", "mutmut run"),
+    ],
+)
+def test_what_takes_long_is_tried_every_week(job, command):
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    described = yaml.safe_load(text)["jobs"][job]
+    assert "schedule" in described["if"]
+    assert any(command in step.get("run", "") for step in described["steps"])

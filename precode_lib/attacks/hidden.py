@@ -44,7 +44,8 @@ class Sites:
         client: that the attacker imagines.
         images: of one victim, (1, B, ...), for a look at the client.
         labels: likewise.
-        num_searches: how many are made side by side.
+        num_searches: how many are made side by side, restarts counted.
+        num_victims: of how many victims.
         generator: of all that is drawn.
     """
 
@@ -55,9 +56,11 @@ class Sites:
         labels: Tensor,
         *,
         num_searches: int,
+        num_victims: int,
         generator: Generator,
     ):
-        self.num_searches, self.generator = num_searches, generator
+        self.num_searches, self.num_victims = num_searches, num_victims
+        self.generator = generator
         self.num_examples = images.shape[1]
         self._client, self._images, self._labels = client, images, labels
 
@@ -275,18 +278,13 @@ def given(numbers: Sequence[Tensor], *, num_examples: int = 1) -> Policy:
     def policy(sites: Sites) -> Hidden:
         whole = _whole(numbers, len(sites.found))
         rows = [each.unflatten(0, (-1, num_examples)) for each in whole]
-        num_victims = len(rows[0]) if rows else 1
-        if any(len(each) != num_victims for each in rows):
+        came = [len(each) for each in rows]
+        if set(came) - {sites.num_victims}:
             raise ValueError(
-                f"the noise given is of {[len(each) for each in rows]} victims, site "
-                "by site: was the model run more than once?"
+                f"the noise given is of {came} victims, site by site, the search of "
+                f"{sites.num_victims}: was the model run more than once?"
             )
-        if rows and sites.num_searches % num_victims:
-            raise ValueError(
-                f"the noise given is of {num_victims} victims, the search of "
-                f"{sites.num_searches}: was the model run more than once?"
-            )
-        return _Given(sites, rows, num_victims)
+        return _Given(sites, rows, sites.num_victims)
 
     return policy
 

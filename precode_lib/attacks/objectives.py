@@ -95,13 +95,9 @@ def exponential_weights(target: Gradients) -> Tensor:
 def total_variation(images: Tensor) -> Tensor:
     """mean |horizontal differences| + mean |vertical differences|: (V,).
 
-    Anisotropic and without a root, over all of a victim's pictures and channels.
+    Anisotropic and without a root, over all of a victim's pictures and channels: the
+    last two axes are rows and columns, whatever stands before them.
     """
-    if images.dim() != 5:
-        raise ValueError(
-            "total variation is of pictures (V, B, C, H, W), got examples "
-            f"{tuple(images.shape)}: search with prior_weight=0 or another prior."
-        )
     return _TotalVariation.apply(images)
 
 

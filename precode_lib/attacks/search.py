@@ -14,6 +14,7 @@ from torch import Tensor
 
 from precode_lib.attacks.hidden import Sites
 from precode_lib.attacks.ledger import Ledger
+from precode_lib.attacks.objectives import total_variation
 from precode_lib.attacks.observed import check_observation
 from precode_lib.attacks.optimizers import optimize
 from precode_lib.attacks.recipe import Recipe, check_per_victim, check_recipe
@@ -65,6 +66,7 @@ class Search(Resumable[AttackStep]):
         check_observation(observation)
         check_recipe(recipe)
         check_generator(generator)
+        _check_prior(recipe, observation)
         self.observation, self.recipe = observation, recipe
         self.iteration = 0
         self._chunk_bytes = chunk_bytes
@@ -178,6 +180,7 @@ class Search(Resumable[AttackStep]):
             first[0][:1],
             labels[:1],
             num_searches=len(first[0]),
+            num_victims=self.observation.num_victims,
             generator=generator,
         )
 
@@ -367,6 +370,17 @@ def _pictures(
         signed=recipe.signed,
         box=_box(observation) if recipe.boxed else None,
     )
+
+
+def _check_prior(recipe: Recipe, observation: Observation) -> None:
+    if recipe.prior_weight == 0 or recipe.prior is not total_variation:
+        return
+    if len(observation.image_shape) != 3:
+        raise ValueError(
+            "total variation is of pictures (C, H, W), the examples are "
+            f"{tuple(observation.image_shape)}: search with prior_weight=0, or with "
+            "another prior."
+        )
 
 
 def _check_copies(copies: int, observation: Observation) -> None:

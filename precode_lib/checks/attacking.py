@@ -1,6 +1,7 @@
 """Markers for the exercises on attacking PRECODE."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -8,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from precode_lib.attacks import step_decay
-from precode_lib.attacks.objectives import cosine_distance, total_variation
+from precode_lib.attacks import IGA, Search, given
 from precode_lib.bottleneck import with_precode
 from precode_lib.data import Pictures, victims
 from precode_lib.federated import observe
@@ -210,21 +210,11 @@ def search_with_noise(photos: Pictures, error: float, iterations: int = 100) -> 
         noise=[epsilon],
         normalisation=photos.normalisation,
     )
-    client, box = seen.client(), seen.normalisation.box
-    x = torch.randn(len(photos), 1, *shape, generator=generator).requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=0.1)
-    for i in range(iterations):
-        optimizer.param_groups[0]["lr"] = 0.1 * step_decay(i, iterations)
-        optimizer.zero_grad()
-        guess = client(x, seen.labels, noise=[known])
-        distance = cosine_distance(guess, seen.shared)
-        (distance + 1e-4 * total_variation(x)).sum().backward()
-        x.grad.sign_()
-        optimizer.step()
-        with torch.no_grad():
-            x.clamp_(*box)
-    found = x[:, 0].detach()
-    return photos.normalisation.denormalise(found).clamp(0, 1)
+    recipe = replace(IGA, iterations=iterations, hidden=given([known]))
+    search = Search(seen, recipe, generator=generator)
+    for _ in search:
+        pass
+    return search.result.pixels[:, 0]
 
 
 @cache

@@ -1,6 +1,5 @@
 """Pictures with their labels, and the pair of sets a model is trained and tested on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,11 +12,12 @@ from precode_lib.basics.validation import (
     check_range,
     closest,
 )
+from precode_lib.data.examples import Examples, check_classes
 from precode_lib.data.normalisation import IDENTITY, Normalisation
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pictures:
+class Pictures(Examples):
     """N labelled pictures, how they were coded, and how a model wants them normalised.
 
     Indexing with a number, a slice, a list or a tensor gives Pictures again.
@@ -29,11 +29,6 @@ class Pictures:
     name: str
     fidelity: str = "lossless"  # or "JPEG q75": what happened to the pixels on the way
     normalisation: Normalisation = IDENTITY
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))
-        _check_stored(self.stored)
-        _check_labels(self.labels, len(self.stored), len(self.classes))
 
     @property
     def pixels(self) -> Tensor:
@@ -52,11 +47,6 @@ class Pictures:
         """Channels, height and width of every picture."""
         channels, height, width = self.stored.shape[1:]
         return channels, height, width
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are, also those without a picture here."""
-        return len(self.classes)
 
     def of_class(self, name: str) -> "Pictures":
         """Keep the pictures of one class; the labels stay as they are."""
@@ -77,31 +67,20 @@ class Pictures:
         # Rounding can leave a weighted mean of ones a hair above 1.
         return replace(self, stored=scaled.clamp(0, 1), fidelity=fidelity)
 
-    def __len__(self) -> int:
-        return len(self.stored)
-
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Pictures":
-        rows = torch.arange(len(self))[index].reshape(-1)
-        if len(rows) == 0:
-            raise ValueError(f"No picture of {self!r} is left under this index.")
-        # A slice is a view; anything else copies.
-        chosen = index if isinstance(index, slice) else rows
-        return replace(self, stored=self.stored[chosen], labels=self.labels[chosen])
-
-    def __repr__(self) -> str:
-        shape = "x".join(map(str, self.image_shape))
-        return (
-            f"Pictures({self.name}: {len(self)} of {shape}, {self.num_classes} "
-            f"classes, {self.fidelity})"
-        )
+    def _check(self) -> None:
+        _check_stored(self.stored)
+        _check_labels(self.labels, len(self.stored), len(self.classes))
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Pictures to train on, and pictures of the same classes to test with."""
+    """Pictures to train on, and pictures of the same classes to test with.
 
-    train: Pictures
-    test: Pictures
+    Or other examples, twice.
+    """
+
+    train: Examples
+    test: Examples
 
     def __post_init__(self) -> None:
         if self.train.classes != self.test.classes:
@@ -122,16 +101,16 @@ class Splits:
         )
 
 
-def split(pictures: Pictures, *, test_fraction: float = 0.2, seed: int = 0) -> Splits:
+def split(pictures: Examples, *, test_fraction: float = 0.2, seed: int = 0) -> Splits:
     """Part pictures at random, class by class; the same seed gives the same parts.
 
-    Every class with at least two pictures gets one or more on both sides.
+    Every class with at least two pictures gets one or more on both sides. Examples
+    whose labels are no classes are parted as if they were of one.
     """
     check_range(test_fraction, "test_fraction", 0, 1, open_low=True, open_high=True)
     generator = torch.Generator().manual_seed(seed)
     is_test = torch.zeros(len(pictures), dtype=torch.bool)
-    for label in range(pictures.num_classes):
-        (members,) = torch.where(pictures.labels == label)
+    for members in _by_class(pictures):
         order = members[torch.randperm(len(members), generator=generator)]
         is_test[order[: _num_test(len(members), test_fraction)]] = True
     if not is_test.any():
@@ -139,6 +118,13 @@ def split(pictures: Pictures, *, test_fraction: float = 0.2, seed: int = 0) -> S
             f"{pictures!r} cannot be split: no class has two pictures or more."
         )
     return Splits(train=pictures[~is_test], test=pictures[is_test])
+
+
+def _by_class(pictures: Examples) -> list[Tensor]:
+    if not pictures.is_classified:
+        return [torch.arange(len(pictures))]
+    labels = range(pictures.num_classes)
+    return [torch.where(pictures.labels == label)[0] for label in labels]
 
 
 def _num_test(count: int, test_fraction: float) -> int:
@@ -191,8 +177,4 @@ def _check_labels(labels: Tensor, num_pictures: int, num_classes: int) -> None:
             f"{num_pictures} pictures need labels of shape ({num_pictures},), got "
             f"{tuple(labels.shape)}."
         )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"labels must lie in 0..{num_classes - 1} for {num_classes} classes, got "
-            f"{labels.min()} to {labels.max()}."
-        )
+    check_classes(labels, num_classes)

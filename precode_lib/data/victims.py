@@ -7,6 +7,7 @@ from torch import Tensor
 
 from precode_lib.basics.validation import check_count, closest
 from precode_lib.data.datasets import cifar10, cifar100, medical_mnist, paper_victims
+from precode_lib.data.examples import Examples
 from precode_lib.data.photographs import faces, placed_crops
 from precode_lib.data.pictures import Pictures, Splits
 
@@ -43,15 +44,21 @@ def victims(
     return chosen if size is None else chosen.resized(size)
 
 
-def victim_indices(pictures: Pictures, n: int, *, seed: int | None = None) -> list[int]:
-    """Which n of the pictures `victims` chooses, counted from 0."""
+def victim_indices(pictures: Examples, n: int, *, seed: int | None = None) -> list[int]:
+    """Which n of the pictures `victims` chooses, counted from 0.
+
+    Of examples whose labels are no classes the first, or with a seed random ones.
+    """
     check_count(n, "n")
     if n > len(pictures):
         raise ValueError(
             f"n must be at most {len(pictures)}, the number of pictures in "
             f"{pictures.name}, got {n}."
         )
-    return _evenly(pictures.labels, n, seed).tolist()
+    classes = pictures.labels
+    if not pictures.is_classified:
+        classes = torch.zeros(len(pictures))
+    return _evenly(classes, n, seed).tolist()
 
 
 def _collection(source: str | Splits | Pictures, size: int | None) -> Pictures:

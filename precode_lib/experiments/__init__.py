@@ -22,6 +22,7 @@ from precode_lib.experiments.cells import (
     with_trainings,
 )
 from precode_lib.experiments.costs import in_words, seconds
+from precode_lib.experiments.kinds.adaptive import AdaptiveCell
 from precode_lib.experiments.kinds.ats import AtsCell
 from precode_lib.experiments.kinds.attack import AttackCell
 from precode_lib.experiments.kinds.noise import NoiseCell
@@ -105,6 +106,7 @@ __all__ = [
     "SCALES",
     "SMOKE",
     "TABLES",
+    "AdaptiveCell",
     "Architecture",
     "AtsCell",
     "Attack",

@@ -17,7 +17,7 @@ from precode_lib.experiments.names.models import MODELS
 from precode_lib.experiments.names.registry import Registry
 
 if TYPE_CHECKING:
-    from precode_lib.data import Pictures
+    from precode_lib.data import Examples
     from precode_lib.experiments.gallery import Gallery
 
 BEFORE_FC = ("before fc",)
@@ -116,16 +116,28 @@ class Reading:
     """How the result of a cell becomes rows of a table.
 
     Args:
-        metrics: the name of each row's metric -> from the result to its value.
+        metrics: the name of each row's metric -> from the result to its value, or to
+            None where it has none: a metric that no result has makes no row.
         printed: what the paper prints, by metric.
         attack: who attacks; empty where nobody does.
         condition: what else distinguishes the row, in words.
+        rare: metrics that make no row where nothing was run either.
     """
 
-    metrics: Mapping[str, Callable[[Mapping[str, Any]], float]]
+    metrics: Mapping[str, Callable[[Mapping[str, Any]], float | None]]
     printed: Mapping[str, float | None]
     attack: str = ""
     condition: str = ""
+    rare: frozenset[str] = frozenset()
+
+    def values(self, results: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+        """Each metric that makes a row, with its values in these results."""
+        found = {
+            metric: [value for value in map(value_of, results) if value is not None]
+            for metric, value_of in self.metrics.items()
+        }
+        left_out = found.keys() if results else self.rare
+        return {m: v for m, v in found.items() if v or m not in left_out}
 
 
 @dataclass(frozen=True)
@@ -136,11 +148,13 @@ class Value:
         unit: in words, with its range.
         per: victim or gradient, of a list with an entry for each; empty for the rest.
         column: in a sheet of victims; its own name where nothing is said.
+        rare: whether that column is left out where no cell has the value.
     """
 
     unit: str
     per: str = ""
     column: str = ""
+    rare: bool = False
 
     def __post_init__(self) -> None:
         if self.per not in ("", "victim", "gradient"):
@@ -176,7 +190,7 @@ class Kind:
     """
 
     cell: type[Cell]
-    pictures: "Callable[[Any, Gallery], Sequence[Pictures]]"
+    pictures: "Callable[[Any, Gallery], Sequence[Examples]]"
     run: Callable[[Any, Any], Run]
     read: Callable[[Any, Any], Reading]
     cost: Callable[[Any], float]

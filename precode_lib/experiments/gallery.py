@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from precode_lib.data import MissingDataError, Pictures, Splits, victim_indices
+from precode_lib.data import Examples, MissingDataError, Splits, victim_indices
 from precode_lib.experiments.names.datasets import DATASETS, files_of
 
 
 @dataclass(eq=False)
 class Gallery:
-    """Where pictures come from; each collection is loaded once.
+    """Where pictures, or other examples, come from; each collection is loaded once.
 
     Args:
         data: a folder that holds the data sets' files, or one path per data set; what
@@ -54,7 +54,7 @@ class Gallery:
         *,
         part: str,
         number: int,
-    ) -> Pictures:
+    ) -> Examples:
         """Some of the pictures that a training learns from, or is tested with.
 
         Args:
@@ -65,11 +65,11 @@ class Gallery:
         whole = getattr(self.splits(dataset, train, test), part)
         return self._chosen((dataset, train, test, part), whole, number)
 
-    def victims(self, dataset: str, number: int) -> Pictures:
+    def victims(self, dataset: str, number: int) -> Examples:
         """The pictures under attack: published ones, or some of the training part."""
         return self._chosen((dataset,), self._published(dataset), number)
 
-    def _chosen(self, name: tuple, source: Pictures, number: int) -> Pictures:
+    def _chosen(self, name: tuple, source: Examples, number: int) -> Examples:
         """So many of these, of every class alike; `about` says which."""
         _check_enough(source, number)
         rows = self._once(
@@ -79,7 +79,7 @@ class Gallery:
         self.loaded["indices", id(chosen)] = rows
         return chosen
 
-    def about(self, pictures: Pictures) -> dict[str, Any]:
+    def about(self, pictures: Examples) -> dict[str, Any]:
         """What a result says of a collection from here; of victims also which ones."""
         known = {
             "name": pictures.name,
@@ -90,7 +90,7 @@ class Gallery:
         indices = self.loaded.get(("indices", id(pictures)))
         return known if indices is None else {**known, "indices": indices}
 
-    def digest(self, parts: Sequence[Pictures]) -> str:
+    def digest(self, parts: Sequence[Examples]) -> str:
         """A checksum of collections that were taken from here."""
         # An id names these pictures as long as they are held here, which is for good.
         names = [("digest", id(p)) for p in parts]
@@ -101,13 +101,13 @@ class Gallery:
         known = DATASETS.named(name)
         return self._once(name, lambda: known.load(self.path_of(name)))
 
-    def _published(self, dataset: str) -> Pictures:
+    def _published(self, dataset: str) -> Examples:
         """The published victims; without their file, pictures of the training part."""
         published = DATASETS.named(dataset).victims
         if published is None:
             return self._whole(dataset).train
 
-        def load() -> Pictures:
+        def load() -> Examples:
             try:
                 return published.load(self.path_of(published.name))
             except MissingDataError:
@@ -121,7 +121,7 @@ class Gallery:
         return self.loaded[name]
 
 
-def _check_enough(pictures: Pictures, wanted: int) -> None:
+def _check_enough(pictures: Examples, wanted: int) -> None:
     if len(pictures) < wanted:
         raise MissingDataError(
             f"{wanted:,} pictures are wanted, {pictures.name} has {len(pictures):,}; "
@@ -129,14 +129,18 @@ def _check_enough(pictures: Pictures, wanted: int) -> None:
         )
 
 
-def _some(pictures: Pictures, number: int | None) -> Pictures:
+def _some(pictures: Examples, number: int | None) -> Examples:
     if number is None or number >= len(pictures):
         return pictures
     return pictures[victim_indices(pictures, number, seed=0)]
 
 
-def _digest(pictures: Pictures) -> str:
+def _digest(pictures: Examples) -> str:
     digest = hashlib.sha256(str(tuple(pictures.stored.shape)).encode())
     digest.update(pictures.stored.contiguous().numpy().tobytes())
-    digest.update(pictures.labels.numpy().tobytes())
+    if not pictures.is_classified:
+        # The same bytes may be other labels.
+        form = pictures.labels.dtype, tuple(pictures.labels.shape)
+        digest.update(str(form).encode())
+    digest.update(pictures.labels.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from precode_lib.data import Pictures, Splits, cache_folder
+from precode_lib.data import Examples, Splits, cache_folder
 from precode_lib.defenses import Defense
 from precode_lib.experiments.cells import Cell, Setup, kind_of
 from precode_lib.experiments.gallery import Gallery
@@ -46,11 +46,11 @@ class Lab:
         sizes = cell.train_pictures, cell.test_pictures
         return self.gallery.splits(cell.setup.dataset, *sizes)
 
-    def victims(self, cell: Cell) -> Pictures:
+    def victims(self, cell: Cell) -> Examples:
         """The pictures under attack: the paper's own, or some of the training part."""
         return self.gallery.victims(cell.setup.dataset, cell.victims)
 
-    def pictures(self, cell: Cell) -> list[Pictures]:
+    def pictures(self, cell: Cell) -> list[Examples]:
         """The collections that a cell itself works on: its provenance."""
         return [*kind_of(cell).pictures(cell, self.gallery)]
 
@@ -61,7 +61,7 @@ class Lab:
             parts += self.pictures(cell.training)
         return self.gallery.digest(parts)
 
-    def model(self, setup: Setup, like: Pictures) -> nn.Module:
+    def model(self, setup: Setup, like: Examples) -> nn.Module:
         """A fresh model for these pictures, with what its defense puts in there."""
         generator = stream(setup.seed, "model")
         options = {"width": setup.width, "generator": generator}

@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from precode_lib.bottleneck import per_example_loss
 from precode_lib.experiments.bench import Bench
 from precode_lib.experiments.cells import Cell, Run, key_of, kind_of
 from precode_lib.experiments.lab import Lab
+from precode_lib.experiments.names.datasets import DATASETS
 from precode_lib.experiments.names.defenses import DEFENSES
 from precode_lib.experiments.store import rounded
 from precode_lib.training import read_checkpoint
@@ -40,6 +42,7 @@ def bench(cell: Cell, lab: Lab, key: str, *, marks: Collection[int] = ()) -> Ben
     """What the lab hands to this cell."""
     lab.work.mkdir(parents=True, exist_ok=True)
     pictures = tuple(lab.pictures(cell))
+    loss = DATASETS.named(cell.setup.dataset).loss
     return Bench(
         pictures=pictures,
         model=partial(_model, cell, lab, pictures),
@@ -50,6 +53,7 @@ def bench(cell: Cell, lab: Lab, key: str, *, marks: Collection[int] = ()) -> Ben
         checkpoint=_checkpoint(lab, key),
         every=lab.every,
         marks={mark: weights_file(cell, lab, mark) for mark in marks},
+        loss=per_example_loss if loss is None else loss,
     )
 
 

@@ -8,9 +8,11 @@ from dataclasses import replace
 from precode_lib.experiments.cells import Cell
 from precode_lib.experiments.protocol import Scale
 
-_ALL_FOUR = ("strong", "strong-early", "joint", "strong-told")
 _FRESH, _TWO = ("strong",), ("joint", "strong-told")
+_LEFT_OUT = ("strong-early", "strong-early-still")
+_ALL = (*_FRESH, *_LEFT_OUT, *_TWO)
 _TOLD = (*_FRESH, *_TWO)
+_BY_LAYERS = ("iga-fast-early",)
 _BOTTLENECKS = ("precode", "cvb", "cvb-published")
 
 
@@ -28,6 +30,11 @@ def questions(scale: Scale) -> dict[str, list[Cell]]:
             for cell in _cells(scale, model, defense, attacks, epoch=epoch, whose=whose)
         ]
 
+    def usual(defense, *more, **changes):
+        # 20 evaluations to a step of L-BFGS, one to a step of Adam.
+        steps = 20 * scale.strong_iterations
+        return lenet(defense, ("iga-fast", *more), iterations=steps, **changes)
+
     def each(attacks, *when):
         return [c for d in _BOTTLENECKS for c in later(d, attacks, *when)]
 
@@ -35,14 +42,24 @@ def questions(scale: Scale) -> dict[str, list[Cell]]:
     return {
         "Does noise in a convolutional network protect it before it is trained?": [
             *lenet("none", _FRESH),
-            *lenet("precode", _ALL_FOUR),
-            *lenet("cvb", _ALL_FOUR),
+            *lenet("precode", _ALL),
+            *lenet("cvb", _ALL),
+        ],
+        "Would the usual search do better, in as many evaluations?": [
+            *usual("none"),
+            *(c for d in ("precode", "cvb") for c in usual(d, *_BY_LAYERS)),
+            *usual("none", epoch=last[0], whose="unseen"),
+            *(
+                c
+                for d in ("precode", "cvb")
+                for c in usual(d, *_BY_LAYERS, epoch=last[0], whose="unseen")
+            ),
         ],
         "And once it is trained, for pictures that it has not seen?": [
             *later("none", _FRESH, scale.moments),
             *each(_TWO, scale.moments),
         ],
-        "Does CVB's KL as published change that?": lenet("cvb-published", _ALL_FOUR),
+        "Does CVB's KL as published change that?": lenet("cvb-published", _ALL),
         "Do attackers need to know of the noise by then?": each(_FRESH, last),
         "Are pictures that it has learnt better hidden than new ones?": [
             *later("none", _FRESH, last, "seen"),
@@ -50,23 +67,23 @@ def questions(scale: Scale) -> dict[str, list[Cell]]:
         ],
         "Do PyTorch's weights make a difference?": [
             *lenet("none", _FRESH, init="pytorch"),
-            *lenet("precode", _ALL_FOUR, init="pytorch"),
+            *lenet("precode", _ALL, init="pytorch"),
             *lenet("cvb", _TOLD, init="pytorch"),
         ],
         "And without convolutions, where one division is enough?": [
             *_cells(scale, "smlp", "none", ("strong", "divide")),
-            *_cells(scale, "smlp", "precode", (*_ALL_FOUR, "divide")),
+            *_cells(scale, "smlp", "precode", (*_ALL, "divide")),
             *later("none", ("strong", "divide"), first, model="smlp"),
             *later("precode", smlp, first, model="smlp"),
         ],
         "Is PRECODE better placed behind the first layer?": lenet(
-            "precode", _ALL_FOUR, places=("after features.activation1",)
+            "precode", _ALL, places=("after features.activation1",)
         ),
         "What of other defenses, against what is known to break them?": [
             *lenet("dropout", ("strong-still", *_TOLD)),
             *lenet("soteria", ("strong", "strong-rest")),
             *lenet("gc-90", ("strong", "strong-kept")),
-            *lenet("ppp", _ALL_FOUR),
+            *lenet("ppp", _ALL),
             *lenet("ng-2", _FRESH),
             *_cells(scale, "smlp", "ng-2", ("divide", "divide-all")),
         ],

@@ -137,7 +137,11 @@ def _described(pictures: Mapping[str, Any]) -> str:
 def _victim_rows(each: Listed) -> Iterator[dict[str, Any]]:
     """One row per victim; what its gradient came to stands in each of its rows."""
     finished = each.finished
-    values = {n: v for n, v in kind_of(finished.cell).values.items() if v.per}
+    values = {
+        name: value
+        for name, value in kind_of(finished.cell).values.items()
+        if value.per and (name in finished.result or not value.rare)
+    }
     held = [len(finished.result[n]) for n in values if n in finished.result]
     indices = _indices(finished.pictures)
     for victim in range(max(held, default=0)):

@@ -35,6 +35,7 @@ METRICS = {
     "asr": "ASR, %",
     "train_accuracy": "train, %",
     "test_accuracy": "test, %",
+    "relative_error": "relative error",
     "cosine": "cosine of two gradients",
     "psnr against the original": "PSNR against the original, dB",
     "ssim against the original": "SSIM against the original",

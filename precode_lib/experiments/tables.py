@@ -52,8 +52,9 @@ class Row:
         setup: the condition, with seed 0.
         attack: iga, cpl, or nothing for accuracies; ATS rows name the attacker.
         condition: what else distinguishes the row: batch size, epoch, policy.
-        metric: mse, psnr (dB), ssim, asr (%), train_accuracy (%), test_accuracy (%), or
-            cosine, of two gradients of one picture.
+        metric: mse, psnr (dB), ssim, asr (%), train_accuracy (%), test_accuracy (%),
+            relative_error, of what is no picture, or cosine, of two gradients of one
+            picture.
         paper: what the paper prints; None if nothing.
         mean: over the seeds that were run; None if none was.
         spread: sample standard deviation over seeds; None for fewer than two, and if
@@ -120,8 +121,7 @@ def _rows_of(
     # A stand-in has no counterpart in the paper.
     printed = reading.printed if scale.stand_in is None else {}
     made = []
-    for metric, value_of in reading.metrics.items():
-        values = [value_of(result) for result in results]
+    for metric, values in reading.values(results).items():
         made.append(
             Row(
                 setup=cell.setup,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from precode_lib.basics.validation import check_count
 from precode_lib.bottleneck import Loss, noise_from, per_example_loss
-from precode_lib.data import Pictures
+from precode_lib.data import Examples
 from precode_lib.gradients import first_parameter
 
 # Changes pixels (B, C, H, W) in [0, 1]; draws from the generator, on their device.
@@ -28,10 +28,12 @@ class Evaluation:
 class LoadedPictures:
     """Pictures on a model's device, as they are stored; batches become images there.
 
+    Other examples stay as they are.
+
     8-bit pictures stay 8-bit, so that 50,000 of CIFAR take 154 MB of the device.
     """
 
-    def __init__(self, pictures: Pictures, model: nn.Module):
+    def __init__(self, pictures: Examples, model: nn.Module):
         parameter = first_parameter(model)
         self.stored = pictures.stored.to(parameter.device)
         self.labels = pictures.labels.to(parameter.device)
@@ -52,12 +54,14 @@ class LoadedPictures:
             pixels = pixels.to(self.dtype) / 255
         if augment is not None:
             pixels = augment(pixels, generator)
-        return self.normalisation.normalise(pixels).to(self.dtype), self.labels[rows]
+        if self.normalisation is not None:  # what is no picture comes as it is
+            pixels = self.normalisation.normalise(pixels)
+        return pixels.to(self.dtype), self.labels[rows]
 
 
 def evaluate(
     model: nn.Module,
-    pictures: Pictures | LoadedPictures,
+    pictures: Examples | LoadedPictures,
     *,
     loss: Loss = per_example_loss,
     batch_size: int = 500,
@@ -74,7 +78,7 @@ def evaluate(
         generator: of the bottlenecks' noise.
     """
     check_count(batch_size, "batch_size")
-    if isinstance(pictures, Pictures):
+    if isinstance(pictures, Examples):
         pictures = LoadedPictures(pictures, model)
     if generator is None:
         generator = torch.Generator(pictures.labels.device).manual_seed(0)

@@ -37,6 +37,7 @@ class LiveFigure(ipywidgets.VBox):
 
     def __init__(self, children: Sequence[Any], page: Callable[[], str], **options):
         super().__init__(children, **options)
+        self.add_class("precode-live")  # by which figure.css finds its sliders
         self._page = page
 
     def _repr_mimebundle_(self, **_kwargs) -> dict[str, Any]:

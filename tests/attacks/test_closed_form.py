@@ -169,6 +169,9 @@ def test_a_batch_gives_a_mixture_and_says_so():
     found = invert_linear(seen_of(net(), (images, labels)), estimate=least_squares)
     assert not found.exact.any()
     seen = seen_of(net(), (images, labels))
+    for unit in (1e-6, 1e6):  # whatever the learning rate made of the gradient
+        shared = seen.shared.map(lambda term, unit=unit: term * unit)
+        assert not invert_linear(replace(seen, shared=shared)).exact.any()
     assert span(seen).distance(found.images[:, None]).max() < 1e-10
     assert (found.images[:, None] - images).abs().amax((2, 3, 4)).min() > 0.1
 
@@ -592,7 +595,7 @@ def test_a_layer_can_be_named_where_the_picture_changes_before_it():
         invert_linear(seen)
     found = invert_linear(seen, layer="model.features.hidden1")
     assert_close(found.images * 2 + 0.5, images[:, 0])
-    for call in (first_linear, span, isolated_inputs):
+    for call in (first_linear, span, isolated_inputs, direction_of_input):
         with pytest.raises(ValueError, match="Did you mean 'model.features.hidden1'"):
             call(seen, layer="model.features.hiden1")
     with pytest.raises(ValueError, match="no layer 'model.fc' fits"):

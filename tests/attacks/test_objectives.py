@@ -97,3 +97,33 @@ def test_a_patterned_start_repeats_its_patch(generator, size):
 def test_a_patch_without_pixels_is_refused():
     with pytest.raises(ValueError, match="got size 0"):
         patterned(0)
+
+
+def test_the_balanced_cosine_divides_each_parameters_products_by_its_norm(generator):
+    a, b = pair(generator)
+    x, y = (
+        torch.cat(
+            [t.flatten(1) / b[n].flatten(1).norm(dim=1, keepdim=True).sqrt()
+             for n, t in g.items()], 1
+        )
+        for g in (a, b)
+    )  # fmt: skip
+    assert_close(O.balanced_cosine_distance(a, b), 1 - F.cosine_similarity(x, y))
+
+
+def test_a_parameter_that_is_silent_in_the_target_counts_for_nothing(generator):
+    a, b = pair(generator)
+    silent = Gradients({"w": b["w"], "b": torch.zeros_like(b["b"])})
+    alone = O.cosine_distance(a.select("w"), b.select("w"))
+    assert_close(O.balanced_cosine_distance(a, silent), alone)
+
+
+def test_entries_that_the_client_pruned_are_left_out(generator):
+    a, b = pair(generator)
+    kept = {n: torch.rand(t.shape, generator=generator) > 0.5 for n, t in b.items()}
+    pruned = Gradients({n: t * kept[n] for n, t in b.items()})
+    seen = Gradients({n: t * kept[n] for n, t in a.items()})
+    over_entries = O.where_shared(O.cosine_distance)
+    assert_close(over_entries(a, pruned), O.cosine_distance(seen, pruned))
+    assert (over_entries(b, pruned) < 1e-6).all()
+    assert (O.cosine_distance(b, pruned) > 0.01).all()

@@ -61,7 +61,7 @@ def test_indexing_gives_pictures_with_their_labels(index, rows):
 def test_an_index_beyond_the_end_or_an_empty_choice_is_an_error():
     with pytest.raises(IndexError):
         pictures()[6]
-    with pytest.raises(ValueError, match="No picture"):
+    with pytest.raises(ValueError, match="Nothing of"):
         pictures()[6:]
 
 

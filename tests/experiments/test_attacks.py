@@ -54,7 +54,8 @@ def test_every_attack_of_the_library_runs_and_has_a_price(attack, lab):
 def test_every_attack_has_a_title_of_its_own():
     assert len({attack.title for attack in ATTACKS.values()}) == len(ATTACKS)
     whole = {*NAMES, "iga-early", "iga-told", "divide", "divide-all", "joint"}
-    assert whole | {n for n in ATTACKS if n.startswith("strong")} == ATTACKS.keys()
+    whole |= {n for n in ATTACKS if n.startswith(("strong", "iga-fast"))}
+    assert whole == ATTACKS.keys()
 
 
 # --- one division ---------------------------------------------------------------------
@@ -171,7 +172,10 @@ def test_noise_that_is_not_the_victims_is_refused(lab):
     seen, _, drawn = listened(ATTACK, lab)
     options = {"generator": torch.Generator().manual_seed(0)}
     for numbers, refusal in (
-        ([drawn[0], drawn[0][:1]], "noise given is of 5 victims, the search of 4"),
+        (
+            [drawn[0], drawn[0][:1]],
+            r"noise given is of \[5\] victims, .* the search of 4",
+        ),
         ([], "draws 1 times, 0 tensors"),
     ):
         with pytest.raises(ValueError, match=refusal):

@@ -68,7 +68,8 @@ def test_perturbations_have_the_paper_s_strengths(name, entry, value, generator)
 
 def test_only_perturbations_change_a_gradient(generator):
     unchanged = {n for n, d in DEFENSES.items() if d.make(generator) is None}
-    assert unchanged == {"none", "precode"}
+    inside = {n for n, d in DEFENSES.items() if d.insert or d.step}
+    assert unchanged == {"none"} | inside - {"ppp"}  # which does both
     assert DEFENSES["gc-90"].make(generator).keywords == {"ratio": 0.9}
 
 
@@ -80,7 +81,7 @@ def test_every_scale_has_the_paper_s_tables(scale):
 
     for name, table in TABLES.items():
         published = kinds(table, PAPER)
-        if name == "fig7" and scale is SMOKE:  # too few victims for a batch of 8
+        if (name == "fig7" and scale is SMOKE) or (name == "adapt" and scale is SMOKE):  # too few victims for a batch of 8
             assert {*kinds(table, scale)} == {*published}
         else:
             assert kinds(table, scale) == published, name

@@ -19,6 +19,7 @@ from precode_lib.experiments import (
     DATASETS,
     DEFENSES,
     KINDS,
+    MODELS,
     SMOKE,
     Lab,
     Setup,
@@ -46,7 +47,7 @@ def block(heading: str) -> str:
 def newcomer(tmp_path, monkeypatch):
     """Run a block in an empty folder; what it makes known is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    for registry in (ATTACKS, DATASETS, DEFENSES, KINDS):
+    for registry in (ATTACKS, DATASETS, DEFENSES, KINDS, MODELS):
         monkeypatch.setattr(registry, "data", dict(registry.data))
 
     def follow(heading: str) -> dict:
@@ -84,6 +85,19 @@ def test_a_data_set_of_one_s_own_stands_in_a_table(newcomer, capsys):
         finished.pictures[0]["name"] for finished in names["store"]
     }  # and nothing stood in for it
     assert seen == "stripes"
+
+
+def test_examples_that_are_no_pictures_stand_in_a_table(newcomer, capsys):
+    names = newcomer("Examples that are no pictures")
+    out = capsys.readouterr().out
+    assert "failed" not in out and "not run" not in out and "ssim" not in out
+    mine, store = names["mine"], names["store"]
+    del DATASETS["patients"]  # to read, nothing is asked of it
+    made = rows(mine, SMOKE, find(mine.all_cells(SMOKE), store))
+    told = {(r.attack, r.setup.defense, r.metric): r.mean for r in made}
+    assert len(told) == 9
+    assert told["divide", "none", "relative_error"] < 1e-4
+    assert told["lbfgs", "none", "asr"] == told["lbfgs", "ng-2", "asr"] == 100
 
 
 def test_without_the_newcomer_s_file_the_results_are_still_read(newcomer, capsys):

@@ -21,7 +21,7 @@ from precode_lib.data import IDENTITY, photos, victims
 from precode_lib.experiments import KINDS, Found
 from precode_lib.experiments.lab import stream
 from precode_lib.experiments.one_cell import bench, run, weights_file
-from precode_lib.experiments.runs import attack as attacking
+from precode_lib.experiments.runs import judging
 from precode_lib.experiments.runs import training as training_run
 from precode_lib.experiments.store import rounded
 from precode_lib.federated import observe
@@ -122,14 +122,14 @@ def test_batches_are_judged_the_same_in_whatever_order_they_come_back(lab):
     pictures = victims(training_part(), 4)
     originals = pictures.pixels.unflatten(0, (2, 2))
     turned = originals.flip(1)
-    assert torch.equal(attacking.paired(pictures.pixels, turned), pictures.pixels)
+    assert torch.equal(judging.paired(pictures.pixels, turned), pictures.pixels)
 
 
 def test_the_infinite_psnr_of_an_exact_copy_is_kept_as_json_has_it(lab):
     pictures = replace(victims(training_part(), 2), normalisation=IDENTITY)
     copies = pictures.images[:, None].clone()
     copies[1] = 0
-    result = attacking.judged(Found(copies, copies), pictures, [])
+    result = judging.judged(Found(copies, copies), pictures, [])
     assert result["psnr"][0] is None and result["psnr"][1] < 30
     json.dumps(result, allow_nan=False)
 
@@ -137,7 +137,7 @@ def test_the_infinite_psnr_of_an_exact_copy_is_kept_as_json_has_it(lab):
 def test_what_an_attack_notes_of_its_victims_is_kept(lab):
     pictures = victims(training_part(), 2)
     found = Found(pictures.images[:, None], pictures.images[:, None], {"rank": [1, 9]})
-    assert attacking.judged(found, pictures, [])["rank"] == [1, 9]
+    assert judging.judged(found, pictures, [])["rank"] == [1, 9]
 
 
 def test_a_training_is_the_paper_s_with_the_cell_s_epochs(lab):

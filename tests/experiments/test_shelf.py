@@ -99,7 +99,9 @@ def test_every_model_and_defense_of_the_tables_has_a_title():
 
 def test_every_metric_of_the_tables_has_a_heading():
     shelf = Shelf(LITE, {})
-    assert {row.metric for table in TABLES for row in shelf.rows(table)} == set(METRICS)
+    asked = {row.metric for table in TABLES for row in shelf.rows(table)}
+    # The paper has pictures only.
+    assert asked | {"relative_error"} == set(METRICS)
 
 
 def test_ats_without_a_policy_says_so():

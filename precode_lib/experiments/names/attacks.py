@@ -91,6 +91,17 @@ def _from_attacks(name: str, *arguments: Any, **options: Any) -> Callable[[], An
     return make
 
 
+def _changed(name: str, **changes: Any) -> "Callable[[], Recipe]":
+    """A recipe of the attacks with these changes."""
+
+    def make() -> "Recipe":
+        from dataclasses import replace
+
+        return replace(_from_attacks(name)(), **changes)
+
+    return make
+
+
 def _joint() -> "Recipe":
     from precode_lib.attacks import JOINT
 
@@ -169,7 +180,21 @@ ATTACKS: Registry[Attack] = Registry(
             "layers behind the noise left out",
             _strong(layers=lambda: before_the_noise),
         ),
+        # L-BFGS wants an objective that stays what it is: no noise instead of fresh.
+        "strong-early-still": _STRONG(
+            "layers behind the noise left out, no noise",
+            _strong(layers=lambda: before_the_noise, hidden=_from_attacks("still")),
+        ),
         "joint": _STRONG("joint search", _joint),
+        # The published search in as many evaluations, which fresh noise suits better.
+        "iga-fast": Attack(
+            "IGA, as many evaluations", _from_attacks("IGA"), unused=("patience", "lr")
+        ),
+        "iga-fast-early": Attack(
+            "IGA, as many evaluations, layers left out",
+            _changed("IGA", layers=before_the_noise),
+            unused=("patience", "lr"),
+        ),
         "strong-told": _STRONG("oracle: told the noise", _strong(), knows_noise=True),
         "strong-rest": _STRONG(
             "pruned layer left out", _strong(layers=lambda: _but_the_last_layer)

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from precode_lib.experiments.names.registry import Registry
 
+# Relative error below which an example that is no picture counts as found: an attack
+# on it is a success. (Of pictures, an SSIM decides.)
+CLOSE = 0.1
+
 if TYPE_CHECKING:
+    from precode_lib.bottleneck import Loss
     from precode_lib.data import Pictures, Splits
 
 
@@ -33,7 +38,7 @@ class Dataset:
     Args:
         title: for people.
         load: from a path (or None: the cache folder) to train and test parts, which
-            bring classes and normalisation.
+            bring classes and normalisation: of `Pictures`, or of other `Examples`.
         size: how many pictures its training part has when it is complete.
         files: patterns of the files or folders to look for in a data folder.
         victims: the pictures to attack; without them, or where their file is missing,
@@ -41,6 +46,9 @@ class Dataset:
         is_free: whether its pictures may be stored in this repository.
         but_not: classes of which even then none is stored.
         slows: times as long LeNet trains on one of its pictures as on one of 32 pixels.
+        loss: of each example, (model, examples, labels) -> (N,), where labels are no
+            classes; trainer, victim and attacker share it. None is `per_example_loss`,
+            which also weighs what bottlenecks lose: one of your own has to do so too.
     """
 
     title: str
@@ -51,6 +59,7 @@ class Dataset:
     is_free: bool = False
     but_not: frozenset[str] = frozenset()
     slows: float = 1.0
+    loss: "Loss | None" = None
 
 
 def files_of(name: str) -> tuple[str, ...]:

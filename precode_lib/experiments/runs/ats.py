@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from precode_lib.ats import Policy
 from precode_lib.ats.evaluation import IGA_ATS, adaptive, evaluate, plain
+from precode_lib.data import Pictures
 from precode_lib.experiments.bench import Bench
 from precode_lib.experiments.cells import Progress, Run
 
@@ -16,6 +17,8 @@ def run(cell, bench: Bench) -> Run:
     if bench.defense(bench.generator("noise")) is not None:
         defense = cell.setup.defense
         raise ValueError(f"ats cells share gradients as they are, not {defense}.")
+    if not isinstance(bench.pictures[0], Pictures):
+        raise ValueError(f"ats transforms pictures, not {bench.pictures[0]!r}.")
     policy, (pictures,) = Policy.parse(cell.policy), bench.pictures
     recipe = replace(IGA_ATS, iterations=cell.iterations)
     model = bench.model().eval()

@@ -1,42 +1,23 @@
 """Attack the gradients of a cell's victims, and judge what came back."""
 
-import base64
-import io
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isfinite
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from precode_lib.attacks import Recipe, Search, given
 from precode_lib.basics.files import atomic_file
 from precode_lib.bottleneck import recorded_noise
-from precode_lib.data import Normalisation, Pictures
 from precode_lib.experiments.bench import Bench, Found
 from precode_lib.experiments.cells import Progress, Run
 from precode_lib.experiments.names.attacks import ATTACKS
-from precode_lib.experiments.names.datasets import DATASETS
 from precode_lib.experiments.names.defenses import DEFENSES
+from precode_lib.experiments.runs.judging import judged, storable
 from precode_lib.federated import Observation, observe
-from precode_lib.metrics import (
-    NOTEBOOK,
-    PAPER,
-    UNIT,
-    Convention,
-    Scores,
-    pair,
-    reorder,
-    score,
-)
 from precode_lib.training import read_checkpoint
-
-MOST_SHOWN = 6  # reconstructions of one cell that are kept as pictures
-
 
 Attacking = Generator[Progress, None, Found]
 
@@ -84,6 +65,7 @@ def observed(
         normalisation=pictures.normalisation,
         defense=bench.defense(generator),
         client_step=None if bench.step is None else bench.step(),
+        loss=bench.loss,
         noise=source,
     )
 
@@ -137,67 +119,6 @@ def _searched(steps: Search, bench: Bench) -> Generator[Progress, None, None]:
             yield Progress(step.iteration + 1, total, f"{step.num_active} searching")
 
 
-def judged(found: Found, pictures: Pictures, shown: list[int]) -> dict[str, Any]:
-    """All that a table or a figure needs to know of an attack."""
-    originals, normalisation = pictures.pixels, pictures.normalisation
-    guesses = {
-        name: paired(originals, _pixels(images, normalisation))
-        for name, images in {"last": found.last, "best": found.best}.items()
-    }
-
-    def judge(end: str, convention: Convention) -> Scores:
-        pixels = guesses[end]
-        options = {"convention": convention, "normalisation": normalisation}
-        return score(originals, pixels, **options)
-
-    judged_by = {
-        end: {c.name: judge(end, c) for c in (PAPER, UNIT, NOTEBOOK)} for end in guesses
-    }
-    table = {
-        end: {name: {**s.mean._asdict(), "asr": s.asr} for name, s in scores.items()}
-        for end, scores in judged_by.items()
-    }
-    result = {**table, **_of_each(judged_by["last"][PAPER.name]), **found.notes}
-    if shown:
-        result["shown"] = shown
-        result["pictures"] = [_png(guesses["last"][i]) for i in shown]
-    return result
-
-
-def _of_each(scores: Scores) -> dict[str, list[float | None]]:
-    """Each victim's metrics; None for the infinite PSNR of an exact copy."""
-    psnr = [value if isfinite(value) else None for value in scores.psnr.tolist()]
-    return {"mse": scores.mse.tolist(), "psnr": psnr, "ssim": scores.ssim.tolist()}
-
-
-def storable(pictures: Pictures, cell) -> list[int]:
-    """Which victims' reconstructions may be kept as pictures in this repository."""
-    dataset = DATASETS.named(cell.setup.dataset)
-    if not (getattr(cell, "shows", False) and dataset.is_free):
-        return []
-    names = [pictures.classes[label] for label in pictures.labels]
-    allowed = [i for i, name in enumerate(names) if name not in dataset.but_not]
-    return allowed[:MOST_SHOWN]
-
-
-def paired(originals: Tensor, guesses: Tensor) -> Tensor:
-    """Guesses (V, B, C, H, W) as (N, C, H, W), each batch in its originals' order."""
-    batches = originals.unflatten(0, guesses.shape[:2])
-    return reorder(guesses, pair(batches, guesses)).flatten(0, 1)
-
-
 def _grouped(values: Tensor, batch_size: int) -> Tensor:
     """(N, ...) → (N / B, B, ...)."""
     return values.unflatten(0, (-1, batch_size))
-
-
-def _pixels(images: Tensor, normalisation: Normalisation) -> Tensor:
-    """(V, B, C, H, W) normalised → the same in [0, 1], on the CPU."""
-    return normalisation.denormalise(images.cpu().float()).clamp(0, 1)
-
-
-def _png(pixels: Tensor) -> str:
-    levels = (pixels * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()

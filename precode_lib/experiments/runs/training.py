@@ -39,12 +39,18 @@ def run(cell, bench: Bench) -> Run:
 
 def begun(cell, bench: Bench) -> Training:
     """The training where its checkpoint left it, or at its beginning."""
+    if not bench.pictures[0].is_classified:
+        raise ValueError(
+            f"a training counts right guesses of classes; {bench.pictures[0]!r} have "
+            "other labels. Attack untrained models, or write a kind of cell."
+        )
     random = Randomness.seeded(cell.setup.seed, bench.device)
     return fit(
         bench.model(),
         Splits(*bench.pictures),
         replace(PAPER, epochs=cell.epochs),
         defense=bench.defense(random.defense),
+        loss=bench.loss,
         random=random,
         checkpoint=bench.checkpoint,
         every=EVERY_STEPS,
