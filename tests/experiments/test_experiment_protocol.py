@@ -81,7 +81,9 @@ def test_every_scale_has_the_paper_s_tables(scale):
 
     for name, table in TABLES.items():
         published = kinds(table, PAPER)
-        if (name == "fig7" and scale is SMOKE) or (name == "adapt" and scale is SMOKE):  # too few victims for a batch of 8
+        if (name == "fig7" and scale is SMOKE) or (
+            name == "adapt" and scale is SMOKE
+        ):  # too few victims for a batch of 8
             assert {*kinds(table, scale)} == {*published}
         else:
             assert kinds(table, scale) == published, name
