@@ -36,6 +36,8 @@ METRICS = {
     "train_accuracy": "train, %",
     "test_accuracy": "test, %",
     "relative_error": "relative error",
+    "first": "rank 1, %",
+    "rank": "median rank",
     "cosine": "cosine of two gradients",
     "psnr against the original": "PSNR against the original, dB",
     "ssim against the original": "SSIM against the original",
