@@ -88,16 +88,22 @@ def oracle_of(cell: AdaptiveCell) -> AdaptiveCell:
 def control_of(cell: AdaptiveCell) -> AdaptiveCell:
     """The same victims without the defense: what there is to find.
 
-    By the same division, or by the search that all others change.
+    By the same kind of attack: a division, the usual search, or the strong one.
     """
     was = cell.setup
     bare = Setup(was.dataset, was.model, "none", was.seed, was.width, was.init)
     return replace(
         cell,
         setup=bare,
-        attack="divide" if cell.attack.startswith("divide") else CONTROL,
+        attack=_without(cell.attack),
         training=cell.training and replace(cell.training, setup=bare),
     )
+
+
+def _without(attack: str) -> str:
+    """The attack that this one changes on account of a defense."""
+    kinds = ("divide", "iga-fast")
+    return next((kind for kind in kinds if attack.startswith(kind)), CONTROL)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,11 @@ from precode_lib.experiments.shelf import Shelf
 
 EVERY = TABLES["adapt"].cells(LITE)
 PRECODE = next(g for g in cases(EVERY) if g[0].setup.defense == "precode")
-FRESH, EARLY, JOINT, TOLD, *MEANS = PRECODE
+BY = {cell.attack: cell for cell in PRECODE}
+FRESH, EARLY, JOINT, TOLD = (
+    BY[a] for a in ("strong", "strong-early", "joint", "strong-told")
+)
+OTHERS = [c for c in PRECODE if c not in (FRESH, EARLY, JOINT, TOLD)]
 
 
 def shelf_of(*those: tuple) -> Shelf:
@@ -132,7 +136,7 @@ def test_where_nothing_is_drawn_no_attacker_draws_anew():
 
 # --- the verdict ----------------------------------------------------------------------
 
-NO_JOINT = [(FRESH, [0, 1], 0), (EARLY, [2, 0], 0), *((c, [1], 0) for c in MEANS)]
+NO_JOINT = [(FRESH, [0, 1], 0), (EARLY, [2, 0], 0), *((c, [1], 0) for c in OTHERS)]
 NOTHING = [*NO_JOINT, (JOINT, [0, 0], 0)]
 CONTROL, ORACLE = (control_of(FRESH), [16, 9]), (TOLD, [16, 16])
 

@@ -15,6 +15,7 @@ import precode_lib
 from precode_lib import experiments
 from precode_lib.data import Pictures, Splits
 from precode_lib.experiments import LITE, PAPER, TABLES, Gallery
+from precode_lib.experiments.questions import questions
 from precode_lib.experiments.shelf import Shelf
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def source(cell: dict) -> str:
 
 
 def is_table(cell: dict) -> bool:
-    calls = re.search(r"^(compare|show_table)\(", source(cell), flags=re.MULTILINE)
+    calls = re.search(r"^(compare|show_table|ask)\(", source(cell), flags=re.MULTILINE)
     return cell["cell_type"] == "code" and calls is not None
 
 
@@ -106,8 +107,20 @@ def test_under_every_table_of_the_page_is_its_csv(page):
         below = source(page[n + 1])
         assert below.startswith("*As CSV:* {download}"), source(cell)
         compared = re.search(r'^compare\(\s*"([\w-]+)"', source(cell), re.MULTILINE)
-        if compared:
-            assert f"/{compared[1]}-lite.csv>" in below, source(cell)
+        name = compared[1] if compared else None
+        if source(cell).startswith("ask("):
+            name = "adapt"
+        if name is not None:
+            assert f"/{name}-lite.csv>" in below, source(cell)
+
+
+def test_the_page_asks_every_question_in_its_order(page):
+    text = "\n".join(source(cell) for cell in page)
+    places = [text.index(f"**{question}**") for question in questions(LITE)]
+    assert places == sorted(places)
+    begun = re.findall(r'^ask\(\s*"([^"]+)"', text, flags=re.MULTILINE)
+    asked = zip(begun, questions(LITE), strict=True)
+    assert all(question.startswith(beginning) for beginning, question in asked)
 
 
 def test_what_the_page_offers_for_download_is_shipped(page):
