@@ -122,8 +122,10 @@ def _cost(cell: AdaptiveCell) -> float:
     pace, defense = pace_of(setup), DEFENSES.get(setup.defense)
     is_dense = defense is not None and defense.is_dense
     per_victim = pace.dense_step if is_dense else pace.victim_step
-    evaluations = ATTACKS[cell.attack].evaluations if cell.attack in ATTACKS else 20
-    steps = cell.iterations * evaluations
+    known = ATTACKS.get(cell.attack)
+    evaluations = 20 if known is None else known.evaluations
+    # A division looks once, at rows that noise made dense thirty times.
+    steps = cell.iterations * evaluations or 30
     # L-BFGS remembers a hundred pairs of pictures beside what a search by Adam does.
     return 2 * grown(setup) * steps * (pace.step + cell.victims * per_victim)
 
