@@ -229,8 +229,9 @@ class TestWhatIsForPicturesOnlySaysSo:
             Search(self.seen(), smooth, generator=torch.Generator())
 
     def test_a_patterned_start(self):
+        tiled = Recipe(labels=known_labels, start=patterned(2))
         with pytest.raises(ValueError, match="pictures .* start=normal"):
-            patterned(2)((2, 1, 6), torch.Generator())
+            Search(self.seen(), tiled, generator=torch.Generator())
 
     def test_a_box_without_a_normalisation(self):
         boxed = Recipe(labels=known_labels, boxed=True)

@@ -66,7 +66,7 @@ class Search(Resumable[AttackStep]):
         check_observation(observation)
         check_recipe(recipe)
         check_generator(generator)
-        _check_prior(recipe, observation)
+        _check_pictures(recipe, observation)
         self.observation, self.recipe = observation, recipe
         self.iteration = 0
         self._chunk_bytes = chunk_bytes
@@ -372,14 +372,20 @@ def _pictures(
     )
 
 
-def _check_prior(recipe: Recipe, observation: Observation) -> None:
-    if recipe.prior_weight == 0 or recipe.prior is not total_variation:
+def _check_pictures(recipe: Recipe, observation: Observation) -> None:
+    """Refuse what looks at rows and columns where the examples have none."""
+    shape = tuple(observation.image_shape)
+    if len(shape) == 3:
         return
-    if len(observation.image_shape) != 3:
+    if recipe.prior_weight and recipe.prior is total_variation:
         raise ValueError(
-            "total variation is of pictures (C, H, W), the examples are "
-            f"{tuple(observation.image_shape)}: search with prior_weight=0, or with "
-            "another prior."
+            f"total variation is of pictures (C, H, W), the examples are {shape}: "
+            "search with prior_weight=0, or with another prior."
+        )
+    if getattr(recipe.start, "is_of_pictures", False):
+        raise ValueError(
+            f"this start is of pictures (C, H, W), the examples are {shape}: search "
+            "with start=normal."
         )
 
 

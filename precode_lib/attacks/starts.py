@@ -38,11 +38,6 @@ def patterned(size: int) -> Start:
         raise ValueError(f"the patch needs at least one pixel, got size {size}.")
 
     def start(shape: Sequence[int], generator: Generator) -> Tensor:
-        if len(shape) != 5:
-            raise ValueError(
-                "a pattern repeats over pictures (V, B, C, H, W), got examples "
-                f"{tuple(shape)}: search with start=normal."
-            )
         *lead, height, width = shape
         patch = torch.rand(
             (*lead, size, size), generator=generator, device=generator.device
@@ -50,4 +45,5 @@ def patterned(size: int) -> Start:
         repeats = (-(-height // size), -(-width // size))
         return patch.repeat(*[1] * len(lead), *repeats)[..., :height, :width]
 
+    start.is_of_pictures = True  # a search refuses it for anything else
     return start

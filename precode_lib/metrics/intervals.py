@@ -1,7 +1,5 @@
 """What a count of successes says about the rate behind it."""
 
-from scipy.special import betaincinv
-
 
 def exact_interval(
     successes: int, trials: int, level: float = 0.95
@@ -24,6 +22,8 @@ def exact_interval(
         )
     if not 0 < level < 1:
         raise ValueError(f"level is between 0 and 1, such as 0.95, got {level}.")
+    from scipy.special import betaincinv  # heavy, and only needed here
+
     out = (1 - level) / 2
     failures = trials - successes
     low = betaincinv(successes, failures + 1, out) if successes else 0.0
