@@ -102,12 +102,6 @@ def _changed(name: str, **changes: Any) -> "Callable[[], Recipe]":
     return make
 
 
-def _joint() -> "Recipe":
-    from precode_lib.attacks import JOINT
-
-    return JOINT
-
-
 def _but_the_last_layer(gradients: "Gradients") -> "Gradients":
     """All but the weight that Soteria prunes."""
     return gradients.drop("fc*.weight")
@@ -185,7 +179,7 @@ ATTACKS: Registry[Attack] = Registry(
             "layers behind the noise left out, no noise",
             _strong(layers=lambda: before_the_noise, hidden=_from_attacks("still")),
         ),
-        "joint": _STRONG("joint search", _joint),
+        "joint": _STRONG("joint search", _from_attacks("JOINT")),
         # The published search in as many evaluations, which fresh noise suits better.
         "iga-fast": Attack(
             "IGA, as many evaluations", _from_attacks("IGA"), unused=("patience", "lr")
