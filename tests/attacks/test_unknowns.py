@@ -319,7 +319,7 @@ def test_averaging_helps_and_saturates(behind_precode):
     )
     assert some < one
     assert abs(many - some) < 0.2 * some
-    assert many > 100 * objective_at(seen, scene.images, searched()).new_tensor(1e-12)
+    assert many > 1e-10
 
 
 def test_a_mean_over_draws_of_several_local_steps_is_refused(behind_precode):

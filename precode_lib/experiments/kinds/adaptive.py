@@ -61,11 +61,7 @@ class AdaptiveCell(Cell):
             raise ValueError(
                 f"victims that a training has {self.whose} need a training."
             )
-        if self.victims % self.batch_size:
-            raise ValueError(
-                f"{self.victims} victims do not fill batches of {self.batch_size}; "
-                "choose a multiple."
-            )
+        plain.check_batches(self.victims, self.batch_size)
         check_trained(self)
 
     def __str__(self) -> str:

@@ -82,11 +82,7 @@ class AttackCell(Cell):
         for name in unused(self.attack):
             object.__setattr__(self, name, 0)
         object.__setattr__(self, "lr", float(self.lr))
-        if self.victims % self.batch_size:
-            raise ValueError(
-                f"{self.victims} victims do not fill batches of {self.batch_size}; "
-                "choose a multiple."
-            )
+        check_batches(self.victims, self.batch_size)
         check_trained(self)
 
     def __str__(self) -> str:
@@ -94,6 +90,14 @@ class AttackCell(Cell):
         extra += f", after {self.epoch} epochs" if self.epoch else ""
         extra += f", lr {self.lr:g}" if self.lr not in (LR, 0) else ""
         return f"{self.attack} on {self.setup}, {self.victims} victims{extra}"
+
+
+def check_batches(victims: int, batch_size: int) -> None:
+    """Refuse victims that leave the last of their gradients short."""
+    if victims % batch_size:
+        raise ValueError(
+            f"{victims} victims do not fill batches of {batch_size}; choose a multiple."
+        )
 
 
 LR = AttackCell.lr  # of the paper's attacks, as printed
