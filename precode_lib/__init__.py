@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 # In the order of the sentence that CONTRIBUTING.md begins with.
 _ROOMS = (
     *("basics", "data", "models", "bottleneck", "gradients", "defenses", "federated"),
-    *("attacks", "metrics", "ats", "training", "rounds", "experiments"),
-    *("plots", "widgets", "marking", "checks", "grading", "cli"),
+    *("attacks", "metrics", "ats", "training", "rounds", "audit"),
+    *("experiments", "plots", "widgets", "marking", "checks", "grading", "cli"),
 )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import precode_lib
+from precode_lib.audit import command as audit
 from precode_lib.experiments import (
     LISTED,
     RESULTS,
@@ -135,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
                     const=f"{kind}s",
                     help=f"CSV with a row for every {kind}",
                 )
+    audit.add(commands)
     _add_grade(commands)
     return parser
 

@@ -4,6 +4,7 @@ from precode_lib.data.cache import cache_folder
 from precode_lib.data.datasets import cifar10, cifar100, medical_mnist, paper_victims
 from precode_lib.data.examples import Examples
 from precode_lib.data.folders import image_folder
+from precode_lib.data.loose import Loose, loose_pictures
 from precode_lib.data.normalisation import (
     CIFAR10,
     CIFAR100,
@@ -26,6 +27,7 @@ __all__ = [
     "MEDICAL_MNIST",
     "PHOTOS",
     "Examples",
+    "Loose",
     "MissingDataError",
     "Normalisation",
     "Pictures",
@@ -35,6 +37,7 @@ __all__ = [
     "cifar100",
     "faces",
     "image_folder",
+    "loose_pictures",
     "measure",
     "medical_mnist",
     "paper_victims",

@@ -124,13 +124,13 @@ def _decode_all(path: Path, wanted: Callable[[str], bool], size: int | None) -> 
         )
     names = sorted(decoded)
     return {
-        "stored": _stack([decoded.pop(n) for n in names], names),
+        "stored": stacked([decoded.pop(n) for n in names], names),
         "names": np.array(names),
         "fidelity": np.array(fidelity_of(codings)),
     }
 
 
-def _stack(arrays: list[np.ndarray], names: Sequence[str]) -> np.ndarray:
+def stacked(arrays: list[np.ndarray], names: Sequence[str]) -> np.ndarray:
     """(N, 1, H, W) if all are grey, else (N, 3, H, W)."""
     height, width = arrays[0].shape[:2]
     for name, array in zip(names, arrays, strict=True):

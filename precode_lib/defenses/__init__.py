@@ -17,7 +17,11 @@ from precode_lib.defenses.combinators import (
     ignoring,
     only,
 )
-from precode_lib.defenses.differential_privacy import dp_sgd_step, epsilon
+from precode_lib.defenses.differential_privacy import (
+    dp_sgd_step,
+    epsilon,
+    reconstruction_bound,
+)
 from precode_lib.defenses.noise import add_laplace_noise, add_noise
 from precode_lib.defenses.partial_perturbation import before_bottleneck, ppp
 from precode_lib.defenses.pruning import prune, prune_globally
@@ -54,6 +58,7 @@ __all__ = [
     "prune",
     "prune_globally",
     "quantise",
+    "reconstruction_bound",
     "round_to",
     "soteria_step",
 ]

@@ -5,6 +5,8 @@ A number without its convention is an anecdote: the same pictures score an SSIM 
 space of every metric; `score` takes pixels in [0, 1] and does the rest.
 """
 
+from precode_lib.basics.thresholds import CLOSE
+
 from .conventions import (
     NOTEBOOK,
     PAPER,
@@ -16,11 +18,20 @@ from .conventions import (
     as_scaled,
 )
 from .intervals import exact_interval
-from .measures import SUCCESS_SSIM, is_success, mse, psnr, reference_ssim, ssim
+from .measures import (
+    SUCCESS_SSIM,
+    is_success,
+    mse,
+    psnr,
+    reference_ssim,
+    relative_error,
+    ssim,
+)
 from .pairing import pair, reorder
 from .scores import PSNR_CAP, Scores, Summary, score
 
 __all__ = [
+    "CLOSE",
     "NOTEBOOK",
     "PAPER",
     "PSNR_CAP",
@@ -39,6 +50,7 @@ __all__ = [
     "pair",
     "psnr",
     "reference_ssim",
+    "relative_error",
     "reorder",
     "score",
     "ssim",

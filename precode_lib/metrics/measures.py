@@ -79,6 +79,18 @@ def reference_ssim(
     )
 
 
+def relative_error(originals: Tensor, recovered: Tensor) -> Tensor:
+    """|guess - original| / |original| of each example, (N, ...) twice -> (N,).
+
+    For what is no picture. An example of zeros has no length: its error counts as it
+    is.
+    """
+    check_same_shape(originals, recovered)
+    lengths = originals.flatten(1).norm(dim=1)
+    off = (recovered - originals).flatten(1).norm(dim=1)
+    return off / lengths.where(lengths > 0, 1)
+
+
 def is_success(similarity: Tensor, *, threshold: float = SUCCESS_SSIM) -> Tensor:
     """Tell which attacks succeeded: an SSIM equal to the threshold is enough."""
     return similarity >= threshold

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from precode_lib.attacks import Search
+from precode_lib.basics.thresholds import CLOSE
 from precode_lib.data import Examples, Splits, split
 from precode_lib.experiments import (
     ATTACKS,
@@ -44,10 +45,10 @@ from precode_lib.experiments import (
     victims_csv,
 )
 from precode_lib.experiments.lab import stream
-from precode_lib.experiments.names.datasets import CLOSE
-from precode_lib.experiments.runs.judging import judged, relative_errors
+from precode_lib.experiments.runs.judging import judged
 from precode_lib.experiments.shelf import side_by_side
 from precode_lib.federated import observe
+from precode_lib.metrics import relative_error
 from precode_lib.training import PAPER, Randomness, fit
 
 NEWCOMERS = Path(__file__).with_name("newcomers")
@@ -237,7 +238,7 @@ def test_what_is_for_pictures_or_classes_only_says_so_in_a_line(
 def test_the_relative_error_is_in_units_of_the_example():
     originals = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     guesses = torch.tensor([[3.0, 4.5], [0.0, 0.25]])
-    assert relative_errors(originals, guesses).tolist() == pytest.approx([0.1, 0.25])
+    assert relative_error(originals, guesses).tolist() == pytest.approx([0.1, 0.25])
 
 
 def test_what_comes_back_is_judged_in_its_batch_s_own_order():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar
 
+from precode_lib.basics.thresholds import CLOSE
 from precode_lib.experiments import conditions, paper
 from precode_lib.experiments.cells import (
     Cell,
@@ -18,7 +19,6 @@ from precode_lib.experiments.cells import (
 from precode_lib.experiments.costs import grown, pace_of
 from precode_lib.experiments.kinds.training import TrainingCell
 from precode_lib.experiments.names.attacks import ATTACKS
-from precode_lib.experiments.names.datasets import CLOSE
 from precode_lib.experiments.names.defenses import DEFENSES
 
 METRICS = ("mse", "psnr", "ssim", "relative_error", "asr")

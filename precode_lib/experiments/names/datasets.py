@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING
 
 from precode_lib.experiments.names.registry import Registry
 
-# Relative error below which an example that is no picture counts as found: an attack
-# on it is a success. (Of pictures, an SSIM decides.)
-CLOSE = 0.1
-
 if TYPE_CHECKING:
     from precode_lib.bottleneck import Loss
     from precode_lib.data import Pictures, Splits

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from precode_lib.data import Examples, Normalisation, Pictures
 from precode_lib.experiments.bench import Found
-from precode_lib.experiments.names.datasets import CLOSE, DATASETS
+from precode_lib.experiments.names.datasets import DATASETS
 from precode_lib.metrics import (
+    CLOSE,
     NOTEBOOK,
     PAPER,
     UNIT,
     Convention,
     Scores,
     pair,
+    relative_error,
     reorder,
     score,
 )
@@ -64,15 +66,6 @@ def paired(originals: Tensor, guesses: Tensor) -> Tensor:
     return reorder(guesses, pair(batches, guesses)).flatten(0, 1)
 
 
-def relative_errors(originals: Tensor, guesses: Tensor) -> Tensor:
-    """|guess - original| / |original| of each example, (N, ...) twice -> (N,).
-
-    An example of zeros has no length: its error counts as it is.
-    """
-    lengths = originals.flatten(1).norm(dim=1)
-    return (guesses - originals).flatten(1).norm(dim=1) / lengths.where(lengths > 0, 1)
-
-
 def _judged_pictures(
     found: Found, pictures: Pictures, shown: list[int]
 ) -> dict[str, Any]:
@@ -108,7 +101,7 @@ def _judged_examples(found: Found, examples: Examples) -> dict[str, Any]:
     errors, means = {}, {}
     for end, guesses in {"last": found.last, "best": found.best}.items():
         ordered = _in_order(originals, guesses.cpu().double())
-        errors[end] = relative_errors(originals, ordered)
+        errors[end] = relative_error(originals, ordered)
         means[end] = {
             "mse": (ordered - originals).square().mean().item(),
             "relative_error": errors[end].mean().item(),

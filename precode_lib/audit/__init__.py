@@ -1,0 +1,67 @@
+"""May these gradients leave the client? Any model, the attacks that apply, a report.
+
+`audit` plays clients, tries closed forms, labels and searches on what they send, and
+returns a `Report`; `page` makes one file of it that anybody can read. `precode audit`
+is the command line of both.
+"""
+
+import importlib
+import typing
+
+from precode_lib.audit.criteria import FIGURES, Criterion, criterion
+from precode_lib.audit.threats import THREATS, Threat, threat
+
+if typing.TYPE_CHECKING:
+    from precode_lib.audit.auditing import audit
+    from precode_lib.audit.findings import Finding
+    from precode_lib.audit.pages import page
+    from precode_lib.audit.protections import Protection, protection
+    from precode_lib.audit.report import CaseReport, Report, schema
+    from precode_lib.audit.samples import Sample, sample
+
+# What needs torch comes when it is asked for: the command line reads its arguments
+# without.
+_LATER = {
+    "CaseReport": "report",
+    "Finding": "findings",
+    "Protection": "protections",
+    "Report": "report",
+    "Sample": "samples",
+    "audit": "auditing",
+    "page": "pages",
+    "protection": "protections",
+    "sample": "samples",
+    "schema": "report",
+}
+
+__all__ = [
+    "FIGURES",
+    "THREATS",
+    "CaseReport",
+    "Criterion",
+    "Finding",
+    "Protection",
+    "Report",
+    "Sample",
+    "Threat",
+    "audit",
+    "criterion",
+    "page",
+    "protection",
+    "sample",
+    "schema",
+    "threat",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs torch when somebody wants it (PEP 562)."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
