@@ -35,6 +35,7 @@ from precode_lib.attacks.labels import (
     row_sum_labels,
 )
 from precode_lib.attacks.lbfgs import VictimLBFGS
+from precode_lib.attacks.readings import Leaked, features_of, input_of
 from precode_lib.attacks.recipe import Recipe
 from precode_lib.attacks.recipes import (
     CPL,
@@ -73,6 +74,7 @@ __all__ = [
     "UNIT_FREE_DLG",
     "AttackStep",
     "Hidden",
+    "Leaked",
     "Recipe",
     "Reconstruction",
     "Search",
@@ -91,11 +93,13 @@ __all__ = [
     "drawn",
     "expected",
     "expected_count_labels",
+    "features_of",
     "first_linear",
     "fresh",
     "given",
     "idlg",
     "iga",
+    "input_of",
     "invert_linear",
     "isolated_inputs",
     "joint",
