@@ -35,6 +35,7 @@ from precode_lib.attacks.labels import (
     row_sum_labels,
 )
 from precode_lib.attacks.lbfgs import VictimLBFGS
+from precode_lib.attacks.patches import patches_of
 from precode_lib.attacks.readings import Leaked, features_of, input_of
 from precode_lib.attacks.recipe import Recipe
 from precode_lib.attacks.recipes import (
@@ -109,6 +110,7 @@ __all__ = [
     "largest_row",
     "least_squares",
     "mean_of",
+    "patches_of",
     "progress",
     "row_sum_labels",
     "searched",
