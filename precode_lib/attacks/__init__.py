@@ -58,6 +58,13 @@ from precode_lib.attacks.recipes import (
 )
 from precode_lib.attacks.reports import AttackStep, Reconstruction
 from precode_lib.attacks.search import Search
+from precode_lib.attacks.tokens import (
+    Membership,
+    Tokens,
+    in_span,
+    tokens_in_span,
+    tokens_of,
+)
 from precode_lib.attacks.unknowns import Trial, Unknown, drawn, shift
 from precode_lib.basics.resuming import progress
 from precode_lib.basics.schedules import constant, step_decay
@@ -76,11 +83,13 @@ __all__ = [
     "AttackStep",
     "Hidden",
     "Leaked",
+    "Membership",
     "Recipe",
     "Reconstruction",
     "Search",
     "Site",
     "Sites",
+    "Tokens",
     "Trial",
     "Unknown",
     "VictimLBFGS",
@@ -100,6 +109,7 @@ __all__ = [
     "given",
     "idlg",
     "iga",
+    "in_span",
     "input_of",
     "invert_linear",
     "isolated_inputs",
@@ -118,5 +128,7 @@ __all__ = [
     "span",
     "step_decay",
     "still",
+    "tokens_in_span",
+    "tokens_of",
     "total_least_squares",
 ]
