@@ -35,6 +35,7 @@ from precode_lib.attacks.labels import (
     row_sum_labels,
 )
 from precode_lib.attacks.lbfgs import VictimLBFGS
+from precode_lib.attacks.leaks import Leak, closed_forms
 from precode_lib.attacks.patches import patches_of
 from precode_lib.attacks.readings import Leaked, features_of, input_of
 from precode_lib.attacks.recipe import Recipe
@@ -82,6 +83,7 @@ __all__ = [
     "UNIT_FREE_DLG",
     "AttackStep",
     "Hidden",
+    "Leak",
     "Leaked",
     "Membership",
     "Recipe",
@@ -96,6 +98,7 @@ __all__ = [
     "before_noise",
     "bias_corrected_labels",
     "bias_sign_labels",
+    "closed_forms",
     "constant",
     "cpl",
     "direction_of_input",
