@@ -35,6 +35,9 @@ from precode_lib.attacks.labels import (
     row_sum_labels,
 )
 from precode_lib.attacks.lbfgs import VictimLBFGS
+from precode_lib.attacks.leaks import Leak, closed_forms
+from precode_lib.attacks.patches import patches_of
+from precode_lib.attacks.readings import Leaked, features_of, input_of
 from precode_lib.attacks.recipe import Recipe
 from precode_lib.attacks.recipes import (
     CPL,
@@ -56,6 +59,13 @@ from precode_lib.attacks.recipes import (
 )
 from precode_lib.attacks.reports import AttackStep, Reconstruction
 from precode_lib.attacks.search import Search
+from precode_lib.attacks.tokens import (
+    Membership,
+    Tokens,
+    in_span,
+    tokens_in_span,
+    tokens_of,
+)
 from precode_lib.attacks.unknowns import Trial, Unknown, drawn, shift
 from precode_lib.basics.resuming import progress
 from precode_lib.basics.schedules import constant, step_decay
@@ -73,17 +83,22 @@ __all__ = [
     "UNIT_FREE_DLG",
     "AttackStep",
     "Hidden",
+    "Leak",
+    "Leaked",
+    "Membership",
     "Recipe",
     "Reconstruction",
     "Search",
     "Site",
     "Sites",
+    "Tokens",
     "Trial",
     "Unknown",
     "VictimLBFGS",
     "before_noise",
     "bias_corrected_labels",
     "bias_sign_labels",
+    "closed_forms",
     "constant",
     "cpl",
     "direction_of_input",
@@ -91,11 +106,14 @@ __all__ = [
     "drawn",
     "expected",
     "expected_count_labels",
+    "features_of",
     "first_linear",
     "fresh",
     "given",
     "idlg",
     "iga",
+    "in_span",
+    "input_of",
     "invert_linear",
     "isolated_inputs",
     "joint",
@@ -105,6 +123,7 @@ __all__ = [
     "largest_row",
     "least_squares",
     "mean_of",
+    "patches_of",
     "progress",
     "row_sum_labels",
     "searched",
@@ -112,5 +131,7 @@ __all__ = [
     "span",
     "step_decay",
     "still",
+    "tokens_in_span",
+    "tokens_of",
     "total_least_squares",
 ]

@@ -1,15 +1,25 @@
-"""What the first linear layer's gradient tells about a batch of pictures.
+"""What a linear layer's gradient tells about a batch of pictures.
 
 Each row is a mixture of the pictures that activated its unit: `span` is all that they
 have in common, and `isolated_inputs` finds the units that saw one picture only.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from precode_lib.attacks.observed import first_linear, layer_on_picture, shared_term
+from precode_lib.attacks.observed import (
+    check_observation,
+    first_linear,
+    layer_on_picture,
+    shared_term,
+    sight_of,
+)
+from precode_lib.attacks.sights import FEATURES, PICTURE, Sight
+from precode_lib.attacks.traces import trace_of
 from precode_lib.basics.validation import check_count, check_finite, check_range
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term, dense
@@ -73,40 +83,44 @@ class IsolatedInputs:
 
     Args:
         images: (N, C, H, W), normalised; N may be 0, and is at most the batch size.
+            Of a layer that sees no picture, its inputs (N, K).
         num_units: (N,) int64, how many units agree on each.
+        certified: (N,) bool, whether the ranks of the gradient prove it: the units
+            that a ReLU must keep silent on this input miss one direction, its own,
+            of those that the batch has.
     """
 
     images: Tensor
     num_units: Tensor
+    certified: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def span(observation: Observation, *, layer: str | None = None) -> Span:
+def span(
+    observation: Observation, *, layer: str | None = None, parameter: str | None = None
+) -> Span:
     """The row space of the first layer's weight gradient, at most B dimensional.
 
     Every picture that activated a unit lies in it, and no search outside it can find
     them; a batch of B pictures of thousands of pixels is left with B unknowns each.
     Behind noise it is the subspace of the B strongest directions.
+
+    Args:
+        layer: see `first_linear`.
+        parameter: of any linear layer instead, such as an adapter's "fc.lora_A", whose
+            inputs then take the place of the pictures: one for each example, or with
+            N tokens or patches N for each.
     """
-    layer = layer_on_picture(observation, layer)
-    weight = shared_term(observation, layer, "weight")
-    for part in (weight.left, weight.right) if isinstance(weight, Outer) else (weight,):
-        check_finite(part, f"the gradient of '{layer}.weight'")
-    left, right = _factors(weight, observation.num_examples)
-    # left may be badly conditioned (silent pictures): its R factor weighs `right`.
-    weighted = torch.linalg.qr(left.mT, mode="r").R @ right
-    _, strengths, basis = torch.linalg.svd(weighted, full_matrices=False)
-    floor = 64 * torch.finfo(strengths.dtype).eps * strengths[:, :1]
-    counts = strengths > floor
-    return Span(basis * counts.unsqueeze(2), strengths * counts)
+    return _span_of(_seen(observation, layer, parameter))
 
 
 def isolated_inputs(
     observation: Observation,
     *,
     layer: str | None = None,
+    parameter: str | None = None,
     min_units: int | None = None,
     tolerance: float | None = None,
 ) -> list[IsolatedInputs]:
@@ -116,34 +130,178 @@ def isolated_inputs(
     while those that saw several give mixtures, each another one. Candidates outside
     the box of real pictures are dropped where the normalisation is known. Nothing is
     found where all units are always active (sigmoid, PRECODE's encoder), or behind
-    noise. With two classes and one hidden layer mixtures agree, too: do not use it.
+    noise. With two classes and one hidden layer mixtures agree, too, and of a layer
+    that runs twice multiples of an input: none of these is `certified`.
 
     Args:
         layer: see `first_linear`.
+        parameter: see `span`; the layer needs a bias.
         min_units: how many units have to agree; by default 2, but 3 for two pictures,
             whose mixtures lie on one line, where strangers meet by chance.
         tolerance: how far they may differ, relative to the picture's norm; by default
             as far as rounding moves them: little in a gradient, more in an update,
             which is a small difference of weights.
     """
-    names = first_linear(observation, layer)
+    seen = _seen(observation, layer, parameter, with_bias=True)
     if min_units is not None:
         check_count(min_units, "min_units", 2)
-    bias = dense(observation.shared[names.bias])
+    bias = dense(observation.shared[seen.bias])
     if tolerance is not None:
         check_range(tolerance, "tolerance", 0, open_low=True)
-    room = _room(observation, names.bias, bias, tolerance)
-    found = span(observation, layer=layer)
-    coordinates = _coordinates(observation.shared[names.weight], found.basis)
+    room = _room(observation, seen.bias, bias, tolerance)
+    found = _span_of(seen)
+    coordinates = _coordinates(seen.matrices, found.basis)
+    is_silent = _silent_units(observation, seen)
     results = []
     for v, rank in enumerate(found.rank.tolist()):
         least = min_units or (3 if rank == 2 else 2)
         centres, counts = _clusters(coordinates[v], bias[v], room[v], least)
-        images = (centres.to(bias) @ found.basis[v]).view(-1, *observation.image_shape)
-        kept = _in_box(images, observation.normalisation).nonzero().flatten()
+        inputs = centres.to(bias) @ found.basis[v]
+        images, kept = seen.as_images(inputs, observation)
         kept = kept[: observation.num_examples]
-        results.append(IsolatedInputs(images[kept], counts.to(bias.device)[kept]))
+        proven = torch.zeros(len(kept), dtype=torch.bool, device=bias.device)
+        if is_silent is not None and rank == seen.most:
+            proven = _misses_one(coordinates[v], is_silent(inputs[kept]), rank)
+        counts = counts.to(bias.device)[kept]
+        results.append(IsolatedInputs(images[kept], counts, proven))
     return results
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A linear layer's gradients, and what its inputs are.
+
+    Args:
+        weight: the parameter's name.
+        bias: its bias's; None without one.
+        matrices: (V, M, K).
+        most: how many inputs went in, unless some were equal.
+        sight: what they are; None if that could not be found out.
+        is_alone: whether the parameters are read nowhere else.
+        is_picture: whether an input is the flattened picture.
+    """
+
+    weight: str
+    bias: str | None
+    matrices: Term
+    most: int
+    sight: Sight | None
+    is_alone: bool
+    is_picture: bool
+
+    def as_images(
+        self, inputs: Tensor, observation: Observation
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs (N, K) as images, and which of them may be real ones."""
+        if not self.is_picture:
+            return inputs, torch.arange(len(inputs), device=inputs.device)
+        shape, flat = observation.image_shape, inputs
+        if self.sight is not None and self.sight.gives == PICTURE:
+            flat = self.sight.examples(inputs[:, None], shape.numel())
+        images = flat.view(-1, *shape)
+        kept = _in_box(images, observation.normalisation).nonzero().flatten()
+        return images, kept
+
+
+def _seen(
+    observation: Observation,
+    layer: str | None,
+    parameter: str | None,
+    with_bias: bool = False,
+) -> _Seen:
+    if parameter is None:
+        return _seen_of_layer(observation, layer, with_bias)
+    if layer is not None:
+        raise ValueError("give a layer or a parameter, not both.")
+    check_observation(observation)
+    trace = trace_of(observation)
+    sight = sight_of(observation, parameter, trace)
+    use, bias = sight.use, sight.use.bias
+    if with_bias and (bias is None or bias not in observation.shared):
+        raise ValueError(
+            f"{parameter!r} has no bias, or none that was shared, and so no factor "
+            "that tells which units saw one input only; span needs none."
+        )
+    return _Seen(
+        parameter,
+        bias,
+        use.matrices(observation.shared[parameter]),
+        use.num_positions * observation.num_examples,
+        sight,
+        trace.is_alone(use),
+        sight.gives == PICTURE,
+    )
+
+
+def _seen_of_layer(
+    observation: Observation, layer: str | None, with_bias: bool
+) -> _Seen:
+    if with_bias:
+        weight, bias = first_linear(observation, layer)
+    else:
+        layer = layer_on_picture(observation, layer)
+        shared_term(observation, layer, "weight")
+        weight, bias = f"{layer}.weight", None
+    sight, is_alone = None, False
+    if with_bias:
+        with suppress(ValueError):  # a layer that was named needs no sight
+            trace = trace_of(observation)
+            sight = sight_of(observation, weight, trace)
+            sight = replace(sight, gives=FEATURES)  # its inputs are left as they are
+            is_alone = trace.is_alone(sight.use)
+    term = observation.shared[weight]
+    most = observation.num_examples
+    return _Seen(weight, bias, term, most, sight, is_alone, is_picture=True)
+
+
+def _span_of(seen: _Seen) -> Span:
+    term = seen.matrices
+    for part in (term.left, term.right) if isinstance(term, Outer) else (term,):
+        check_finite(part, f"the gradient of {seen.weight!r}")
+    left, right = _factors(term, seen.most)
+    # left may be badly conditioned (silent pictures): its R factor weighs `right`.
+    weighted = torch.linalg.qr(left.mT, mode="r").R @ right
+    _, strengths, basis = torch.linalg.svd(weighted, full_matrices=False)
+    floor = 64 * torch.finfo(strengths.dtype).eps * strengths[:, :1]
+    counts = strengths > floor
+    return Span(basis * counts.unsqueeze(2), strengths * counts)
+
+
+def _silent_units(
+    observation: Observation, seen: _Seen
+) -> Callable[[Tensor], Tensor] | None:
+    """From inputs (N, K) to the units that cannot have fired on them, (N, M).
+
+    None where nobody knows: no ReLU follows, the layer runs more than once, or its
+    weights moved between the steps.
+    """
+    sight, local = seen.sight, observation.local
+    moved = local is not None and local.steps > 1
+    if sight is None or not (sight.use.is_rectified and seen.is_alone) or moved:
+        return None
+    parameters = dict(observation.model.named_parameters())
+    weight = sight.use.matrices(parameters[seen.weight].detach()[None])[0]
+    bias = parameters[seen.bias].detach().flatten()
+
+    def silent(inputs: Tensor) -> Tensor:
+        before = inputs @ weight.to(inputs).mT + bias.to(inputs)
+        return before < -1e-4 * before.abs().amax(1, keepdim=True)
+
+    return silent
+
+
+def _misses_one(coordinates: Tensor, silent: Tensor, rank: int) -> Tensor:
+    """Whether these units' rows have one direction less than all rows: (N,) bool."""
+    rows = coordinates.double()[:, :rank]
+    weakest = torch.linalg.svdvals(rows)[-1]
+    proven = []
+    for units in silent:
+        some = rows[units]
+        heard = int((some.norm(dim=1) > 1e-6 * rows.norm(dim=1).max()).sum())
+        values = torch.linalg.svdvals(some) if len(some) >= rank else weakest[None]
+        enough = heard >= rank or rank == 1
+        proven.append(bool(enough and values[-1] < 1e-3 * weakest))
+    return torch.tensor(proven, dtype=torch.bool, device=coordinates.device)
 
 
 def _room(

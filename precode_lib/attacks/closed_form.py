@@ -165,7 +165,7 @@ def invert_linear(
     return ClosedForm(
         images=images.view(-1, *observation.image_shape),
         bias_gradient_norm=norms,
-        exact=speaks & _explains(images, weight, bias),
+        exact=speaks & explains(images, weight, bias),
     )
 
 
@@ -184,10 +184,17 @@ def direction_of_input(observation: Observation, *, layer: str | None = None) ->
     return span(observation, layer=layer).basis.view(-1, *observation.image_shape)
 
 
-def _explains(images: Tensor, weight: Term, bias: Tensor) -> Tensor:
-    """Whether |G - b xᵀ| is rounding error, victim by victim: (V,) bool."""
+def explains(images: Tensor, weight: Term, bias: Tensor) -> Tensor:
+    """Whether |G - b xᵀ| is rounding error, victim by victim: (V,) bool.
+
+    Of images (V, C, H, W) or other inputs of the layer (V, ...).
+    """
+    images = images.flatten(1)
     shape = torch.Size((bias.shape[1], images.shape[1]))
-    weight = weight if isinstance(weight, Outer) else weight.flatten(2)
+    if isinstance(weight, Outer):  # of a convolution, its shape is another
+        weight = Outer(weight.left, weight.right, shape)
+    else:
+        weight = weight.flatten(2)
     guess = Gradients({"weight": Outer(bias[:, None], images[:, None], shape)})
     seen = Gradients({"weight": weight})
     residual = squared_distance(guess, seen).sqrt()

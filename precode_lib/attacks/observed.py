@@ -3,17 +3,20 @@
 Both layouts of a term are served, and a factored one is never built.
 """
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from precode_lib.attacks.sights import Sight, advice, sights_of
+from precode_lib.attacks.traces import trace_of
+from precode_lib.attacks.uses import LOOKUP, Trace
 from precode_lib.basics.validation import closest
-from precode_lib.bottleneck import quiet
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term, dense
+
+_ELSE = "What goes into others, input_of tells by their parameters' names."
 
 
 class LayerNames(NamedTuple):
@@ -52,10 +55,7 @@ def shared_term(observation: Observation, layer: str, role: str) -> Term:
     """What the victims shared of a layer's "weight" or "bias"; an error if nothing."""
     name = f"{layer}.{role}"
     if name not in observation.shared:
-        raise ValueError(
-            f"the victims shared no gradient of {name!r}: it is frozen, or was dropped "
-            "from what they send."
-        )
+        raise ValueError(_unshared(name))
     return observation.shared[name]
 
 
@@ -87,7 +87,7 @@ def first_linear(observation: Observation, layer: str | None = None) -> LayerNam
 
 
 def layer_on_picture(observation: Observation, layer: str | None) -> str:
-    """The name of the Linear layer that acts on the flattened picture itself."""
+    """The name of the linear layer that acts on the flattened picture itself."""
     check_observation(observation)
     if layer is None:
         return _found_by_running(observation)
@@ -99,36 +99,92 @@ def layer_on_picture(observation: Observation, layer: str | None) -> str:
         if parameters[f"{name}.weight"].shape[1:].numel() == size
         and parameters[f"{name}.weight"].dim() > 1
     ]
+    if layer not in fitting and (name := _whole_name(layer, parameters)):
+        raise ValueError(
+            f"no layer {layer!r} fits here, where a weight for the whole picture is "
+            f"needed; these do: {fitting}. input_of(observation, {name!r}) gives what "
+            "goes into it, picture or not."
+        )
     return named_layer(layer, fitting)
 
 
+def _whole_name(layer: str, parameters: Mapping[str, nn.Parameter]) -> str | None:
+    """The parameter that somebody means by this name, if there is one."""
+    for name in (layer, f"{layer}.weight"):
+        if name in parameters and parameters[name].dim() > 1:
+            return name
+    return None
+
+
 def _found_by_running(observation: Observation) -> str:
-    """The Linear layer whose input is the picture, found by looking at what goes in."""
-    probe = copy.deepcopy(observation.model).eval()
-    like = next(probe.parameters())
-    generator = torch.Generator().manual_seed(0)  # any picture will do
-    picture = torch.randn(1, *observation.image_shape, generator=generator).to(like)
-    flat, ran, fitting = picture.flatten(1), [], []
-    for name, module in probe.named_modules():
-
-        def note(module, inputs, output, name=name):
-            ran.append(f"{name!r}, {type(module).__name__}")
-            if not isinstance(module, nn.Linear):
-                return
-            if torch.equal(inputs[0].flatten(1), flat):
-                fitting.append(name)
-
-        if module._parameters:
-            module.register_forward_hook(note)
-    with torch.no_grad(), quiet(probe):
-        probe(picture)
+    """The layer whose input is the picture, found by looking at what goes in."""
+    trace = trace_of(observation)
+    sights = sights_of(observation, trace, shared_only=False)
+    fitting = [
+        s.use
+        for s in sights
+        if s.is_plain and s.use.is_whole and s.use.parameter.endswith(".weight")
+    ]
+    for use in fitting:
+        if use.parameter in observation.shared:
+            return use.parameter.removesuffix(".weight")
+    hints = [*advice(observation, sights, trace)]
     if fitting:
-        return fitting[0]
+        missing = _unshared(fitting[0].parameter)
+        raise ValueError(" ".join([missing, *hints]))
+    first = _first(observation.model, trace)
     raise ValueError(
-        "no Linear layer of the model sees the flattened picture itself (the first "
-        f"layer that runs: {(*ran, 'none')[0]}), so its gradient is no closed form of "
-        "the picture."
+        " ".join(
+            [
+                "no Linear layer of the model sees the flattened picture itself (the "
+                f"first layer that runs: {first}).",
+                *(hints or [_ELSE]),
+            ]
+        )
     )
+
+
+def sight_of(
+    observation: Observation, parameter: str, trace: Trace | None = None
+) -> Sight:
+    """What the only product of this parameter sees; an error that says why not."""
+    check_observation(observation)
+    names = [name for name, _ in observation.model.named_parameters()]
+    if parameter not in names:
+        close = closest(parameter, names)
+        raise ValueError(f"the model has no parameter {parameter!r}.{close}")
+    if parameter not in observation.shared:
+        raise ValueError(_unshared(parameter))
+    trace = trace_of(observation) if trace is None else trace
+    uses = trace.of(parameter)
+    if any(use.kind == LOOKUP for use in uses):
+        raise ValueError(
+            f"{parameter!r} is a table that rows are looked up in: tokens_of says "
+            "which."
+        )
+    if len(uses) != 1 or trace.others[parameter]:
+        raise ValueError(
+            f"{parameter!r} is multiplied with {len(uses)} inputs and read in "
+            f"{trace.others[parameter]} other ways; its gradient tells what comes in "
+            "only where that is one product and nothing else."
+        )
+    sights = sights_of(observation, trace)
+    return next(s for s in sights if s.use is uses[0])
+
+
+def _unshared(name: str) -> str:
+    return (
+        f"the victims shared no gradient of {name!r}: it is frozen, or was dropped "
+        "from what they send."
+    )
+
+
+def _first(model: nn.Module, trace: Trace) -> str:
+    """The first layer with parameters: its name and kind."""
+    for parameter in trace.order:
+        layer = parameter.rpartition(".")[0]
+        return f"{layer!r}, {type(model.get_submodule(layer)).__name__}"
+    return "none"
 
 
 def sum_of_rows(term: Term, weights: Tensor) -> Tensor:
