@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from precode_lib import federated
 from precode_lib.bottleneck import (
     VariationalBottleneck,
     loss,
@@ -32,7 +31,7 @@ from precode_lib.defenses import (
     soteria,
     soteria_step,
 )
-from precode_lib.federated import LocalTraining, observe
+from precode_lib.federated import LocalTraining, observe, observing
 from precode_lib.gradients import Capture, Gradients, Outer, dense, squared_norm
 
 
@@ -536,7 +535,7 @@ def test_ppp_needs_a_bottleneck_with_something_before_it():
 def test_observing_in_chunks_shows_what_observing_at_once_shows(monkeypatch, make_step):
     model, (images, labels) = net(), pictures(victims=5)
     at_once = observe(model, images, labels, client_step=make_step())
-    monkeypatch.setattr(federated, "WIRE_BYTES", 1)
+    monkeypatch.setattr(observing, "WIRE_BYTES", 1)
     in_chunks = observe(model, images, labels, client_step=make_step())
     assert_alike(in_chunks.shared, at_once.shared)
     assert_alike(at_once.shared, make_step()(Capture(model), images, labels))

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from precode_lib import federated
 from precode_lib.bottleneck import (
     VariationalBottleneck,
     loss,
@@ -16,7 +15,7 @@ from precode_lib.bottleneck import (
 )
 from precode_lib.data import PHOTOS, Normalisation
 from precode_lib.defenses import dp_sgd_step, prune
-from precode_lib.federated import Client, LocalTraining, observe
+from precode_lib.federated import Client, LocalTraining, observe, observing
 from precode_lib.gradients import Gradients, Outer, squared_norm, to_list
 
 
@@ -140,7 +139,7 @@ def test_victims_are_observed_in_pieces_with_their_own_noise(monkeypatch, genera
     model, (images, labels) = net(bottleneck=True), pictures(5, 2)
     noise = [torch.randn(10, 5, generator=generator).double()]
     whole = observe(model, images, labels, noise=noise).shared.dense()
-    monkeypatch.setattr(federated, "WIRE_BYTES", 1)
+    monkeypatch.setattr(observing, "WIRE_BYTES", 1)
     pieces = observe(model, images, labels, noise=noise).shared.dense()
     for name in whole:
         assert_close(pieces[name], whole[name])

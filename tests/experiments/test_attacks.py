@@ -6,7 +6,6 @@ import pytest
 import torch
 from tiny_cells import ATTACK, SETUP, TRAINED, TRAINING, of
 
-from precode_lib import federated
 from precode_lib.attacks import IGA_PRECODE, Search, given
 from precode_lib.bottleneck import recorded_noise
 from precode_lib.experiments import ATTACKS, AttackCell, Setup, seconds
@@ -14,6 +13,7 @@ from precode_lib.experiments.cells import key_of
 from precode_lib.experiments.names.attacks import before_the_noise
 from precode_lib.experiments.one_cell import bench, run
 from precode_lib.experiments.runs.attack import observed, recipe
+from precode_lib.federated import observing
 
 NAMES = ("iga", "cpl", "dlg", "dlg-e3", "dlg-e6", "dlg-free", "lbfgs")
 TWICE = replace(SETUP, model="dmlp", places=("after features.activation1", "before fc"))
@@ -143,7 +143,7 @@ def test_who_knows_the_noise_sees_no_distance_at_the_truth(
     setup, batch_size, at_a_time, lab, monkeypatch
 ):
     if at_a_time == 1:  # victim by victim: the noise comes in pieces
-        monkeypatch.setattr(federated, "WIRE_BYTES", 1)
+        monkeypatch.setattr(observing, "WIRE_BYTES", 1)
     cell = replace(ATTACK, setup=setup, batch_size=batch_size)
     seen, images, drawn = listened(cell, lab)
     if at_a_time == 1:

@@ -1,0 +1,14 @@
+"""What a client does with its pictures, and what of it crosses the wire.
+
+`observe` plays V clients of one federated step at once and returns an `Observation`:
+all that an honest-but-curious server, or whoever listens on the line, gets to see.
+Every assumption of a threat model is a field of it, and attacks take nothing else.
+`clients` is what each of them runs, `local` its training, `health` whether what it sent
+says anything.
+"""
+
+from .clients import Client
+from .local import LocalTraining
+from .observing import Observation, observe
+
+__all__ = ["Client", "LocalTraining", "Observation", "observe"]
