@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-OUTCOMES = ("running", "converged", "plateau", "exhausted", "diverged")
-RUNNING, CONVERGED, PLATEAU, EXHAUSTED, DIVERGED = range(5)
+OUTCOMES = ("running", "converged", "plateau", "exhausted", "diverged", "failed")
+RUNNING, CONVERGED, PLATEAU, EXHAUSTED, DIVERGED, FAILED = range(6)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -32,7 +32,8 @@ class Reconstruction:
 
     What an attack is given back as, whether it searches or divides. `found` holds, by
     name, what else was searched for, such as a bottleneck's noise: (V, ...) each, of
-    the lowest objective as well.
+    the lowest objective as well. `blind` says, for each victim, why the attack could
+    not have found anything, in words, or "": then a bad picture is no good news.
     """
 
     attack: str
@@ -45,6 +46,17 @@ class Reconstruction:
     outcome: tuple[str, ...]  # one of OUTCOMES for each victim
     normalisation: object | None = None
     found: Mapping[str, Tensor] = field(default_factory=dict)
+    blind: tuple[str, ...] = ()
+
+    @property
+    def conclusive(self) -> list[bool]:
+        """For each victim, whether it means anything that nothing was found.
+
+        It does not where the attack broke off, met a NaN, or was blind.
+        """
+        broken = [end in ("running", "diverged", "failed") for end in self.outcome]
+        blind = self.blind or [""] * len(broken)
+        return [not (b or why) for b, why in zip(broken, blind, strict=True)]
 
     @property
     def pixels(self) -> Tensor:
@@ -58,6 +70,7 @@ class Reconstruction:
 
     def __repr__(self) -> str:
         counts = {name: self.outcome.count(name) for name in OUTCOMES}
+        counts["blind"] = sum(map(bool, self.blind))
         ends = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
         return (
             f"Reconstruction({self.attack}, {tuple(self.images.shape)}, objective "

@@ -13,12 +13,19 @@ import torch
 from torch import Tensor
 
 from precode_lib.attacks.hidden import Sites
+from precode_lib.attacks.indifference import Indifference
 from precode_lib.attacks.ledger import Ledger
 from precode_lib.attacks.objectives import total_variation
 from precode_lib.attacks.observed import check_observation
 from precode_lib.attacks.optimizers import optimize
 from precode_lib.attacks.recipe import Recipe, check_per_victim, check_recipe
-from precode_lib.attacks.reports import OUTCOMES, AttackStep, Reconstruction
+from precode_lib.attacks.reports import (
+    FAILED,
+    OUTCOMES,
+    RUNNING,
+    AttackStep,
+    Reconstruction,
+)
 from precode_lib.attacks.unknowns import (
     Trial,
     Unknown,
@@ -83,8 +90,16 @@ class Search(Resumable[AttackStep]):
         self._unknowns += others
         self._boxes = [unknown.bounds() for unknown in self._unknowns]
         self._ledger = Ledger.opened(self._values(first))
+        self._is_broken = False
+        # Of pictures from elsewhere nobody knows how random they are.
+        self._begins_at_random = start is None
         self._optimizer = optimize(recipe.optimizer, first)
         self._aim()
+        self._indifference = Indifference(
+            self._matched(observation.shared),
+            partial(recipe.distance, **self._weighing),
+            len(first[0]),
+        )
 
     def __repr__(self) -> str:
         made, most = self.iteration, self.recipe.iterations
@@ -98,6 +113,16 @@ class Search(Resumable[AttackStep]):
         return self.recipe.iterations - self.iteration if running else 0
 
     def _advance(self) -> AttackStep:
+        """Make one step; a search that broke off in it says so until one succeeds."""
+        try:
+            step = self._step()
+        except Exception:
+            self._is_broken = True
+            raise
+        self._is_broken = False
+        return step
+
+    def _step(self) -> AttackStep:
         """Evaluate the current guesses, report them, and move on."""
         if self.iteration and self._stage() != self._stage(self.iteration - 1):
             self._begin_stage()
@@ -124,25 +149,39 @@ class Search(Resumable[AttackStep]):
 
     @property
     def result(self) -> Reconstruction:
-        """What the search has found so far."""
+        """What the search has found so far.
+
+        Where an error broke it off, the victims that were still searched for have the
+        outcome "failed", and NaN for images: nobody may take them for protected.
+        """
+        if self.iteration == 0:
+            raise ValueError(
+                "the search has found nothing: "
+                + ("its first step failed." if self._is_broken else "make a step.")
+            )
         ledger = self._ledger
         chosen = self._winners(ledger.best_objective)
-        outcome = ledger.outcome[chosen].tolist()
+        outcome = ledger.outcome[chosen]
         images, *others = (value[chosen].clone() for value in ledger.best)
+        if self._is_broken:
+            images[outcome == RUNNING] = torch.nan
+            outcome = torch.where(outcome == RUNNING, FAILED, outcome)
+        objective = ledger.best_objective[chosen].clone()
         names = [unknown.name for unknown in self._unknowns[1:]]
         found = dict(zip(names, others, strict=True))
         logits = None if self._labels is not None else found.pop("labels")
         return Reconstruction(
             attack=self.recipe.name,
             images=images,
-            objective=ledger.best_objective[chosen].clone(),
+            objective=objective,
             labels=self._labels.clone() if logits is None else logits.argmax(-1),
             last_images=ledger.last[chosen].clone(),
             last_objective=ledger.last_objective[chosen].clone(),
             iterations=ledger.made[chosen].clone(),
-            outcome=tuple(OUTCOMES[code] for code in outcome),
+            outcome=tuple(OUTCOMES[code] for code in outcome.tolist()),
             normalisation=self.observation.normalisation,
             found=found,
+            blind=self._indifference.reasons(chosen, objective),
         )
 
     def _report(self) -> AttackStep:
@@ -260,9 +299,10 @@ class Search(Resumable[AttackStep]):
             gradients = recipe.layers(gradients)
         if len(gradients) > len(target):  # a defense withheld the others
             gradients = Gradients({name: gradients[name] for name in target})
-        options = {} if self._weights is None else {"weights": self._weights}
-        distance = recipe.distance(gradients, target, **options)
+        distance = recipe.distance(gradients, target, **self._weighing)
         self._check("distance", distance, guess.images)
+        if self.iteration == 0 and self._begins_at_random:
+            self._indifference.note(searches, distance)
         return distance
 
     def _check(self, name: str, values: Tensor, images: Tensor) -> None:
@@ -273,9 +313,9 @@ class Search(Resumable[AttackStep]):
         """Cut the targets of the active searches into chunks that fit into memory."""
         observation, active = self.observation, self._ledger.active
         shared = self._matched(observation.shared)
-        self._weights = None
+        self._weighing = {}
         if self.recipe.layer_weights is not None:
-            self._weights = self.recipe.layer_weights(shared)
+            self._weighing = {"weights": self.recipe.layer_weights(shared)}
         if len(active) != shared.num_victims or self.recipe.restarts > 1:
             shared = shared.take(active % observation.num_victims)
         size = self._searches_within(self._chunk_bytes)
@@ -321,6 +361,7 @@ class Search(Resumable[AttackStep]):
             "ledger": self._ledger.state_dict(),
             "optimizer": self._optimizer.state_dict() if going else None,
             "hidden": self._hidden.state_dict(),
+            "indifference": self._indifference.state_dict(),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -346,6 +387,8 @@ class Search(Resumable[AttackStep]):
         self._ledger.load_state_dict(state["ledger"])
         self.iteration = state["iteration"]
         self._hidden.load_state_dict(state["hidden"])
+        if "indifference" in state:  # not in those of older versions
+            self._indifference.load_state_dict(state["indifference"])
         if len(self._ledger.active):
             self._optimizer.load_state_dict(state["optimizer"])
             self._aim()

@@ -8,7 +8,11 @@ says anything.
 """
 
 from .clients import Client
+from .health import Health, VacuousGradientWarning, health_of
 from .local import LocalTraining
 from .observing import Observation, observe
 
-__all__ = ["Client", "LocalTraining", "Observation", "observe"]
+__all__ = [
+    "Client", "Health", "LocalTraining", "Observation", "VacuousGradientWarning",
+    "observe",
+]  # fmt: skip

@@ -1,6 +1,7 @@
 """One round: V clients compute, and somebody listens."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +34,13 @@ from precode_lib.gradients import (
 )
 
 from .clients import Client, bytes_of, with_buffers
+from .health import (
+    Health,
+    VacuousGradientWarning,
+    health_of,
+    silence_of,
+    warning_of,
+)
 from .local import LocalTraining
 
 # How much dense gradient `observe` holds at a time, in bytes.
@@ -77,15 +85,30 @@ class Observation:
 
     def __repr__(self) -> str:
         labels = "unknown" if self.labels is None else "known"
+        silence = self.health().silence()
+        silence = f"; {silence}" if silence else ""
         return (
             f"Observation({self.num_victims} victims x {self.num_examples} pictures "
-            f"{tuple(self.image_shape)}, labels {labels}, {self.shared!r})"
+            f"{tuple(self.image_shape)}, labels {labels}, {self.shared!r}{silence})"
         )
 
     @property
     def num_victims(self) -> int:
         """How many victims: V."""
         return self.shared.num_victims
+
+    def health(self) -> Health:
+        """Whether what was sent says anything: what of it is exactly zero.
+
+        >>> import torch
+        >>> from precode_lib.federated import observe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))
+        >>> _ = torch.nn.init.zeros_(model[1].weight)
+        >>> seen = observe(model, torch.ones(2, 1, 5), torch.tensor([[0], [2]]))
+        >>> seen.health().silent_for_all
+        ['0.weight', '0.bias']
+        """
+        return health_of(self.shared)
 
     def take(self, victims: Tensor | slice | int) -> "Observation":
         """What these victims sent, by index, mask or slice."""
@@ -172,15 +195,19 @@ def observe(
     share = client
     if client_step is not None:
         share = partial(client_step, client.capture)
-    parts = []
+    parts, silent = [], []
     for chunk in _chunks(model, len(images)):
         chosen = _noise_of(noise, chunk, images.shape[1])
         exact = share(images[chunk].detach(), labels[chunk], noise=chosen)
+        silent.append(silence_of(exact))
         sent = exact.dense()
         if defense is not None:
             sent = defended(defense, sent)
         expected = {n: r for n, r in ranks(exact).items() if n in sent}
         parts.append(factor(sent, expected))
+    warning = warning_of(torch.cat(silent), exact)
+    if warning is not None:
+        warnings.warn(warning, VacuousGradientWarning, stacklevel=2)
     return Observation(
         shared=concatenate(parts),
         model=model,

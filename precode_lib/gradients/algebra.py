@@ -91,6 +91,10 @@ class Gradients(Mapping[str, Term]):
         """The same values, cut off from whatever made them."""
         return self._map_factors(Tensor.detach)
 
+    def nothing(self) -> "Gradients":
+        """Zeros, in the same layout."""
+        return self.detach()._map_factors(torch.zeros_like)
+
     def to(self, *args, **kwargs) -> "Gradients":
         """Move or convert every tensor, as `Tensor.to`."""
         return self._map_factors(lambda tensor: tensor.to(*args, **kwargs))

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from precode_lib.basics.validation import check_finite
+
 from .conventions import UNIT, Convention, Normaliser, Space
 from .measures import check_alike, is_success, mse, psnr, ssim
 
@@ -141,6 +143,8 @@ def _finite(values: Iterable[float]) -> list[float | None]:
 
 
 def _check_unit_range(pixels: Tensor, name: str) -> None:
+    # NaN would count as a picture that was not found.
+    check_finite(pixels, name)
     low, high = pixels.min().item(), pixels.max().item()
     if low < -PIXEL_TOLERANCE or high > 1 + PIXEL_TOLERANCE:
         raise ValueError(

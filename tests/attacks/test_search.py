@@ -608,7 +608,9 @@ def test_searches_that_cannot_begin_say_why(scene):
     with pytest.raises(ValueError, match="boxed search needs"):
         Search(unnormalised, boxed, generator=seeded())
     with pytest.raises(ValueError, match="pixels are unknown"):
-        _ = Search(unnormalised, SHORT, generator=seeded()).result.pixels
+        blind = Search(unnormalised, SHORT, generator=seeded())
+        next(blind)
+        _ = blind.result.pixels
     with pytest.raises(ValueError, match=r"start must be images \(2, 1, 3, 8, 8\)"):
         Search(scene.seen, SHORT, generator=seeded(), start=scene.images[:1])
     several = replace(SHORT, restarts=2)

@@ -373,8 +373,8 @@ def test_local_steps_draw_anew_each_time_and_the_noise_of_all_is_a_variable():
     at_truth = objective_at(seen, scene.images, given(numbers))
     assert at_truth.max() < 1e-20
     joint = Search(seen, replace(MATCH, hidden=searched()), generator=seeded())
-    assert len([*joint.result.found]) == 3
     first = next(joint).objective
+    assert len([*joint.result.found]) == 3
     for step in joint:
         last = step.objective
     assert (last < 1e-3 * first).all()
