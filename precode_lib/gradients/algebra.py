@@ -69,15 +69,17 @@ class Gradients(Mapping[str, Term]):
     @property
     def requires_grad(self) -> bool:
         """Whether any tensor does."""
-        sides = (
-            (t.left, t.right) if isinstance(t, Outer) else (t,) for t in self.values()
-        )
-        return any(tensor.requires_grad for pair in sides for tensor in pair)
+        return any(tensor.requires_grad for tensor in self.tensors())
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
         """The shape of each parameter, without the victims."""
         return {name: shape_of(term) for name, term in self.items()}
+
+    def tensors(self) -> Iterator[Tensor]:
+        """The dense terms, and both factors of the others."""
+        for term in self.values():
+            yield from (term.left, term.right) if isinstance(term, Outer) else (term,)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Gradients":
         """Apply `change` to every term, (V, *shape); factored ones are built for it."""

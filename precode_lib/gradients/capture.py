@@ -6,7 +6,7 @@ that no rule covers (a class token, attention's packed weights, a custom layer) 
 differentiated victim by victim with `torch.func`, from the same loss.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -33,11 +33,16 @@ from .passes import (
     differentiable,
     mixes_examples,
     pure_losses,
+    random_state,
     record,
+    set_random_state,
+    trainable,
+    unhurried,
 )
-from .plan import Planner, checked_trainable
+from .plan import Plan, Planner, checked_trainable
 from .terms import Outer, Term, prefers_factors
 from .turns import one_at_a_time
+from .twice import Swapped, check_differentiable, named_if_missing
 
 
 def victim_gradients(
@@ -116,6 +121,8 @@ class Capture:
         self.model, self.loss = model, loss
         self._losses = Losses(model, loss)
         self._plan_for = Planner(self._losses, checked_rules(rules or {}))
+        self._checked: Plan | None = None  # whose slopes were seen to have slopes
+        self._alone: Plan | None = None  # of what torch.func cannot transform
         checked_trainable(model)
 
     @property
@@ -141,7 +148,7 @@ class Capture:
             alone = partial(self, create_graph=create_graph)
             return victim_by_victim(alone, images, labels, noise)
         source = nullcontext() if noise is None else noise_from(noise)
-        with source, differentiable():
+        with source, differentiable(), named_if_missing():
             return self._all_at_once(images, labels, create_graph)
 
     @one_at_a_time
@@ -170,9 +177,10 @@ class Capture:
     def _all_at_once(self, images: Tensor, labels: Tensor, graph: bool) -> Gradients:
         plan = self._plan_for(images, labels)
         num_victims = len(images)
+        swapped = Swapped() if plan.swaps else nullcontext()
         lean = lean_convolutions() if graph and plan.convolves else nullcontext()
         calling = record(plan.layers, plan.in_place)
-        with recorded_noise() as noise, calling as calls, lean:
+        with swapped, recorded_noise() as noise, calling as calls, lean:
             losses = self._losses.run(images.flatten(0, 1), labels.flatten(0, 1))
         # Each victim's mean; in their sum they do not meet, so slopes stay their own.
         total = losses.view(images.shape[:2]).mean(1).sum()
@@ -182,19 +190,43 @@ class Capture:
             for role, term in rule(call.layer, call.x, delta, num_victims).items():
                 terms.add(names.get(role), term)
         if plan.uncovered:
-            for name, term in self._dense(plan.uncovered, images, labels, noise):
+            with Swapped() if plan.swaps else nullcontext():
+                dense = self._dense(plan, images, labels, noise, graph)
+            for name, term in dense.items():
                 terms.add(name, term)
         result = Gradients({name: terms[name] for name in plan.names})
-        return result if graph else result.detach()
+        if not graph:
+            return result.detach()
+        if self._checked is not plan:
+            check_differentiable(result.tensors())
+            self._checked = plan
+        return result
 
     def _dense(
         self,
-        names: Sequence[str],
+        plan: Plan,
         images: Tensor,
         labels: Tensor,
         noise: Sequence[Tensor],
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Gradients of these parameters, victim by victim, from the same noise."""
+        graph: bool,
+    ) -> dict[str, Tensor]:
+        """Gradients of what no rule covers, victim by victim, from the same noise."""
+        noise = [n.unflatten(0, images.shape[:2]) for n in noise]
+        victims = images, labels, noise
+        if self._alone is not plan:
+            state = random_state(images)
+            try:
+                return self._vectorised(plan.uncovered, *victims)
+            except Exception:
+                # In-place draws, a layer's own C++, control flow: all that torch.func
+                # has no batched form of. If it is the model's fault, it shows again.
+                set_random_state(state, images)
+                self._alone = plan
+        return self._one_after_another(plan.uncovered, *victims, graph)
+
+    def _vectorised(
+        self, names: Sequence[str], images: Tensor, labels: Tensor, noise: list[Tensor]
+    ) -> dict[str, Tensor]:
         prefix = "model."  # as `Losses` calls it
         chosen = {
             prefix + n: p.detach()
@@ -208,13 +240,36 @@ class Capture:
             with noise_from(noise), unheard():
                 return functional_call(losses, chosen, (images, labels)).mean()
 
-        noise = [n.unflatten(0, images.shape[:2]) for n in noise]
         # "different": each victim's dropout has a mask of its own.
         per_victim = vmap(
             grad(victim_loss), in_dims=(None, 0, 0, 0), randomness="different"
         )
-        found = per_victim(chosen, images, labels, noise)
-        return ((name.removeprefix(prefix), term) for name, term in found.items())
+        with unhurried():
+            found = per_victim(chosen, images, labels, noise)
+        return {name.removeprefix(prefix): term for name, term in found.items()}
+
+    def _one_after_another(
+        self,
+        names: Sequence[str],
+        images: Tensor,
+        labels: Tensor,
+        noise: list[Tensor],
+        graph: bool,
+    ) -> dict[str, Tensor]:
+        """The same without torch.func; each victim draws for itself."""
+        parameters = trainable(self.model)
+        chosen = [parameters[name] for name in names]
+        rows = []
+        for v in range(len(images)):
+            with noise_from([n[v] for n in noise]), unheard():
+                total = self._losses.run(images[v], labels[v]).mean()
+            slopes = torch.autograd.grad(
+                total, chosen, create_graph=graph, allow_unused=True,
+                materialize_grads=True,
+            )  # fmt: skip
+            rows.append([s.to_dense() if s.is_sparse else s for s in slopes])
+        columns = zip(*rows, strict=True)
+        return {n: torch.stack(c) for n, c in zip(names, columns, strict=True)}
 
 
 def _deltas(total: Tensor, calls: Sequence[LayerCall], graph: bool) -> list[Tensor]:

@@ -6,6 +6,7 @@
 
 import copy
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -62,6 +63,29 @@ def differentiable() -> Iterator[None]:
     """Record a graph, and use the attention that has a second derivative."""
     math = torch.nn.attention.SDPBackend.MATH
     with torch.enable_grad(), torch.nn.attention.sdpa_kernel(math):
+        yield
+
+
+def random_state(like: Tensor) -> list[Tensor]:
+    """Where torch's global generators are that `like`'s device draws from."""
+    states = [torch.get_rng_state()]
+    if like.is_cuda:
+        states.append(torch.cuda.get_rng_state(like.device))
+    return states
+
+
+def set_random_state(states: list[Tensor], like: Tensor) -> None:
+    """Put them back there."""
+    torch.set_rng_state(states[0])
+    if like.is_cuda:
+        torch.cuda.set_rng_state(states[1], like.device)
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Let torch.func be slow where it has no batched form, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
         yield
 
 

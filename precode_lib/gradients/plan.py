@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from precode_lib.bottleneck import quiet
 
 from .layers import Rule, rule_for
-from .passes import LayerCall, Losses, differentiable, hooked, record, trainable
+from .passes import (
+    LayerCall,
+    Losses,
+    differentiable,
+    hooked,
+    random_state,
+    record,
+    trainable,
+)
+from .twice import Swapped, named_if_missing
 
 # Pictures of the two rehearsals, unlike each other: a layer that sees a table of two
 # rows and no pictures looks served among two pictures, and not among three.
@@ -42,6 +51,7 @@ class Plan:
     convolves: bool  # so that `lean_convolutions` pay
     mixes: bool  # an example's loss depends on the others of its batch
     is_random: bool  # beside bottlenecks: torch's own generator is used
+    swaps: bool  # a function runs whose slope torch cannot differentiate
 
 
 class Planner:
@@ -59,7 +69,8 @@ class Planner:
         frozen = [p is None or not p.requires_grad for each in owned for p in each]
         signature = (images.shape[1:], modes, frozen)
         if self._plan is None or self._signature != signature:
-            self._plan = self._look(images, labels)
+            with named_if_missing():
+                self._plan = self._look(images, labels)
             self._signature = signature
         return self._plan
 
@@ -68,10 +79,11 @@ class Planner:
         trained = checked_trainable(self._losses.model)
         ruled = {m: r for m in self._losses.layers if (r := rule_for(m, self._rules))}
         with self._rehearsal(images, labels, SIZES[0]) as (x, y):
-            state = _rng_state(x)
-            with torch.no_grad(), record(ruled, in_place=False) as calls:
+            state = random_state(x)
+            swapped = Swapped()
+            with torch.no_grad(), swapped, record(ruled, in_place=False) as calls:
                 self._losses.run(x, y)
-            is_random = not torch.equal(_rng_state(x), state)
+            is_random = not all(map(torch.equal, random_state(x), state))
         roles = _roles(calls, ruled)
         elsewhere, mixes = self._dependences(images, labels, ruled, trained)
         covered = self._covered(calls, roles) - elsewhere
@@ -89,6 +101,7 @@ class Planner:
             convolves=any(isinstance(call.layer, nn.Conv2d) for call in calls),
             mixes=mixes,
             is_random=is_random,
+            swaps=swapped.was_needed,
         )
 
     def _covered(self, calls: Sequence[LayerCall], roles: dict) -> set[int]:
@@ -129,7 +142,7 @@ class Planner:
         """
         rehearsal = self._rehearsal(images, labels, SIZES[1])
         cuts = _cut_off(ruled, SIZES[1])
-        with rehearsal as (x, y), differentiable(), cuts as elsewhere:
+        with rehearsal as (x, y), differentiable(), Swapped(), cuts as elsewhere:
             x.requires_grad_()
             losses = self._losses.run(x.clone(), y)  # the model may change it in place
             if not losses.requires_grad:
@@ -234,11 +247,3 @@ class _Cut(torch.autograd.Function):
 def _drops(module: nn.Module) -> bool:
     """Whether it is a dropout that drops something."""
     return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-
-
-def _rng_state(like: Tensor) -> Tensor:
-    """Where torch's global generators are that `like`'s device draws from."""
-    states = [torch.get_rng_state()]
-    if like.is_cuda:
-        states.append(torch.cuda.get_rng_state(like.device))
-    return torch.cat(states)
