@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,17 @@ from precode_lib.gradients import (
     Gradients,
     Losses,
     Rule,
+    Swapped,
+    check_differentiable,
     check_victims,
     differentiable,
+    named_if_missing,
     one_at_a_time,
     pure_losses,
+    random_state,
+    set_random_state,
     trainable,
+    unhurried,
 )
 
 from .local import LocalTraining
@@ -50,6 +57,8 @@ class Client:
     ):
         self.model, self.local, self.loss = model, local, loss
         self.capture = Capture(model, loss=loss, rules=rules)
+        self._is_alone = False  # torch.func could not transform its training
+        self._is_checked = False  # the slopes of its updates were seen to have slopes
 
     def __call__(
         self, images: Tensor, labels: Tensor, *, noise: NoiseSource | None = None
@@ -74,7 +83,7 @@ class Client:
         """
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         source = nullcontext() if noise is None else noise_from(noise)
-        with source, differentiable():
+        with source, differentiable(), Swapped():
             flat = functional_call(self.model, buffers, (images.flatten(0, 1),))
         return flat.unflatten(0, images.shape[:2])
 
@@ -109,28 +118,78 @@ class Client:
         """Weights before minus weights after local training, victim by victim."""
         check_victims(images, labels)
         losses = pure_losses(self.model, self.loss)
-        batches = self.local.batches(images.shape[1])
-        start = {f"model.{n}": p.detach() for n, p in trainable(self.model).items()}
-
-        def train(x: Tensor, y: Tensor, noises: list[list[Tensor]]) -> dict:
-            weights = start
-            for batch, given in zip(batches, noises, strict=True):
-
-                def step_loss(weights, batch=batch, given=given):
-                    with noise_from(given), unheard():
-                        pair = x[batch], y[batch]
-                        return functional_call(losses, weights, pair).mean()
-
-                slope = grad(step_loss)(weights)
-                weights = {n: w - self.local.lr * slope[n] for n, w in weights.items()}
-            return {n: start[n] - w for n, w in weights.items()}
-
         noises = self._draw(losses, images, labels, noise)
-        with differentiable():
-            moved = vmap(train, randomness="different")(images, labels, noises)
-        update = Gradients({n.removeprefix("model."): t for n, t in moved.items()})
         wanted = images.requires_grad or labels.requires_grad
-        return update if wanted and torch.is_grad_enabled() else update.detach()
+        wanted = wanted and torch.is_grad_enabled()
+        with differentiable(), Swapped(), named_if_missing():
+            update = Gradients(self._moved(losses, images, labels, noises, wanted))
+            if wanted and not self._is_checked:
+                check_differentiable(update.tensors())
+                self._is_checked = True
+        return update if wanted else update.detach()
+
+    def _moved(
+        self,
+        losses: Losses,
+        images: Tensor,
+        labels: Tensor,
+        noises: list[list[Tensor]],
+        graph: bool,
+    ) -> dict[str, Tensor]:
+        """All victims at once, or one after another if torch.func cannot."""
+        prefix = "model."  # as `Losses` calls it
+        start = {prefix + n: p.detach() for n, p in trainable(self.model).items()}
+        if not self._is_alone:
+            state = random_state(images)
+            train = partial(self._trained, losses, start, grad)
+            try:
+                with unhurried():
+                    every = vmap(train, randomness="different")(images, labels, noises)
+                return {n.removeprefix(prefix): t for n, t in every.items()}
+            except Exception:  # if it is the model's fault, it shows again
+                set_random_state(state, images)
+                self._is_alone = True
+        start = {n: p.requires_grad_() for n, p in start.items()}
+        rows = []
+        for v in range(len(images)):
+            own = [[n[v] for n in step] for step in noises]
+            slopes = partial(_slopes, graph=graph)
+            rows.append(self._trained(losses, start, slopes, images[v], labels[v], own))
+        return {
+            n.removeprefix(prefix): torch.stack([row[n] for row in rows]) for n in start
+        }
+
+    def _trained(
+        self,
+        losses: Losses,
+        start: dict[str, Tensor],
+        slopes_of: Callable,
+        images: Tensor,
+        labels: Tensor,
+        noises: list[list[Tensor]],
+    ) -> dict[str, Tensor]:
+        """How far one victim's weights move, as a function that can be differentiated.
+
+        Args:
+            slopes_of: from a function of the weights to its slopes, such as `grad`.
+        """
+        update = self.local.update()
+        weights, states = start, {name: {} for name in start}
+        batches = self.local.batches(len(images))
+        for step, (batch, given) in enumerate(zip(batches, noises, strict=True), 1):
+
+            def step_loss(weights, batch=batch, given=given):
+                with noise_from(given), unheard():
+                    pair = images[batch], labels[batch]
+                    return functional_call(losses, weights, pair).mean()
+
+            slopes = slopes_of(step_loss)(weights)
+            moved = {
+                n: update(w, slopes[n], states[n], step) for n, w in weights.items()
+            }
+            weights = {n: weight for n, (weight, _) in moved.items()}
+            states = {n: state for n, (_, state) in moved.items()}
+        return {n: start[n] - w for n, w in weights.items()}
 
     def _draw(
         self, losses: Losses, images: Tensor, labels: Tensor, noise: NoiseSource | None
@@ -148,6 +207,19 @@ class Client:
                 pairs = zip(stand_ins, stand_ins.laws, strict=True)
                 drawn.append([_draw_for(len(images), *pair) for pair in pairs])
         return drawn
+
+
+def _slopes(function: Callable, *, graph: bool) -> Callable:
+    """As `torch.func.grad`, by autograd: it serves what torch.func does not."""
+
+    def slopes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = torch.autograd.grad(
+            function(weights), [*weights.values()], create_graph=graph,
+            allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        return dict(zip(weights, found, strict=True))
+
+    return slopes
 
 
 def bytes_of(tensor: Tensor) -> int:

@@ -1,41 +1,77 @@
 """Local training: what a client does with its pictures before it shares anything."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from precode_lib.basics.validation import check_count, check_range
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from precode_lib.basics.validation import check_count, check_function, check_range
+
+from .updates import Update, update_of
 
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """Plain SGD on the client's own pictures, before it shares the sum of its steps.
+    """Steps on the client's own pictures, before it shares the sum of them.
 
     Args:
-        steps: how many SGD steps; the pictures are used in turn, mini-batch after
-            mini-batch, from the start again when they are used up.
+        steps: how many; the pictures are used in turn, mini-batch after mini-batch,
+            from the start again when they are used up. The last mini-batch of a turn
+            may be smaller.
         lr: the client's learning rate, known to the server.
         batch_size: pictures of one step; None takes all of them.
+        optimizer: of torch.optim, called with the parameters and `lr=`: SGD, Adam or
+            AdamW, such as ``partial(SGD, momentum=0.9, weight_decay=1e-4)``. It begins
+            anew in every round.
+
+    >>> from functools import partial
+    >>> from torch.optim import SGD
+    >>> from precode_lib.federated import LocalTraining
+    >>> local = LocalTraining.of_epochs(2, 10, lr=0.1, batch_size=4)
+    >>> local.steps, local.batches(10)[2]
+    (6, slice(8, 10, None))
+    >>> heavy = LocalTraining(5, lr=0.1, optimizer=partial(SGD, momentum=0.9))
     """
 
     steps: int
     lr: float
     batch_size: int | None = None
+    optimizer: Callable[..., Optimizer] = SGD
 
     def __post_init__(self) -> None:
         check_count(self.steps, "steps")
         check_range(self.lr, "lr", 0, open_low=True)
         if self.batch_size is not None:
             check_count(self.batch_size, "batch_size")
+        check_function(self.optimizer, "optimizer", "partial(SGD, momentum=0.9)")
+        self.update()
+
+    @classmethod
+    def of_epochs(
+        cls, epochs: int, num_pictures: int, lr: float, **options
+    ) -> "LocalTraining":
+        """As many steps as it takes to see so many pictures so often."""
+        check_count(epochs, "epochs")
+        one = cls(1, lr, **options)
+        return cls(epochs * len(one._turn(num_pictures)), lr, **options)
 
     def batches(self, num_pictures: int) -> list[slice]:
         """Which pictures each step sees."""
+        turn = self._turn(num_pictures)
+        return [turn[step % len(turn)] for step in range(self.steps)]
+
+    def started(self, parameters: Iterable[Tensor]) -> Optimizer:
+        """Its optimizer, for a client that trains in torch's own way."""
+        return self.optimizer(parameters, lr=self.lr)
+
+    def update(self) -> Update:
+        """What its optimizer does with one parameter, as a function of its slopes."""
+        return update_of(self.started([torch.zeros(1, requires_grad=True)]))
+
+    def _turn(self, num_pictures: int) -> list[slice]:
+        check_count(num_pictures, "num_pictures")
         size = self.batch_size or num_pictures
-        if size > num_pictures or num_pictures % size:
-            raise ValueError(
-                f"batch_size {size} does not divide the client's {num_pictures} "
-                "pictures; choose one that does, so that every step weighs the same."
-            )
         starts = range(0, num_pictures, size)
-        return [
-            slice(s, s + size)
-            for s in (starts[i % len(starts)] for i in range(self.steps))
-        ]
+        return [slice(s, min(s + size, num_pictures)) for s in starts]

@@ -197,7 +197,7 @@ def observe(
         share = partial(client_step, client.capture)
     parts, silent = [], []
     for chunk in _chunks(model, len(images)):
-        chosen = _noise_of(noise, chunk, images.shape[1])
+        chosen = _noise_of(noise, chunk, len(images))
         exact = share(images[chunk].detach(), labels[chunk], noise=chosen)
         silent.append(silence_of(exact))
         sent = exact.dense()
@@ -229,11 +229,11 @@ def _chunks(model: nn.Module, num_victims: int) -> Iterator[slice]:
     return (slice(i, i + step) for i in range(0, num_victims, step))
 
 
-def _noise_of(noise: NoiseSource | None, victims: slice, batch: int):
-    """The part of given noise tensors (V * B, ...) that these victims use."""
+def _noise_of(noise: NoiseSource | None, victims: slice, num_victims: int):
+    """The part of given noise tensors (V * b, ...) that these victims use."""
     if not isinstance(noise, list | tuple):
         return noise
-    return [n.unflatten(0, (-1, batch))[victims].flatten(0, 1) for n in noise]
+    return [n.unflatten(0, (num_victims, -1))[victims].flatten(0, 1) for n in noise]
 
 
 def _check_protocol(local: object, client_step: object) -> None:

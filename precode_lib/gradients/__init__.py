@@ -3,7 +3,8 @@
 `terms` is one parameter's gradient, dense or factored; `algebra` adds terms up over a
 model, `factoring` finds factors again. `capture` takes gradients of any model: `plan`
 looks which layers the rules of `layers` can serve, `passes` runs and records the model,
-`convolutions` and `lean` are quick ones, and `turns` keeps other threads out meanwhile.
+`convolutions` and `lean` are quick ones, `twice` has slopes of slopes that torch has
+not, and `turns` keeps other threads out meanwhile.
 """
 
 from .algebra import (
@@ -37,10 +38,14 @@ from .passes import (
     first_parameter,
     mixes_examples,
     pure_losses,
+    random_state,
+    set_random_state,
     trainable,
+    unhurried,
 )
 from .terms import Outer, Term, dense, prefers_factors
 from .turns import one_at_a_time
+from .twice import Swapped, check_differentiable, named_if_missing
 
 __all__ = [
     "Capture", "Gradients", "Outer", "Rule", "Term", "concatenate",

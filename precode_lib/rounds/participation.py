@@ -164,7 +164,7 @@ def _train(
     """Mean loss over the steps, and weights before minus weights after."""
     named = trainable(own)
     start = [p.detach().clone() for p in named.values()]
-    optimizer = torch.optim.SGD(named.values(), lr=local.lr)
+    optimizer = local.started(named.values())
     losses = []
     for batch in local.batches(len(images)):
         losses.append(_step(own, images[batch], labels[batch], loss))
