@@ -13,7 +13,6 @@ from precode_lib.audit.threats import THREATS, Threat, threat
 
 if typing.TYPE_CHECKING:
     from precode_lib.audit.auditing import audit
-    from precode_lib.audit.findings import Finding
     from precode_lib.audit.pages import page
     from precode_lib.audit.protections import Protection, protection
     from precode_lib.audit.report import CaseReport, Report, schema
@@ -23,7 +22,6 @@ if typing.TYPE_CHECKING:
 # without.
 _LATER = {
     "CaseReport": "report",
-    "Finding": "findings",
     "Protection": "protections",
     "Report": "report",
     "Sample": "samples",
@@ -39,7 +37,6 @@ __all__ = [
     "THREATS",
     "CaseReport",
     "Criterion",
-    "Finding",
     "Protection",
     "Report",
     "Sample",

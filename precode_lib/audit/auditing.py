@@ -167,7 +167,7 @@ def _case(scene: Scene, found: Sequence[Finding]) -> CaseReport:
         is_control=case.is_control,
         clients=scene.clients,
         batch=case.batch,
-        health=health(scene),
+        health=scene.seen.health().to_dict(),
         findings=tuple(f for f in found if f.case == case.name),
         promise=promise(case.protection),
         advice=case.protection.advice,
@@ -190,17 +190,6 @@ def promise(asked: Protection) -> dict[str, str]:
     except ImportError:
         return said
     return {"Epsilon": f"{spent:.1f} for one message, at delta {_DELTA:g}", **said}
-
-
-def health(scene: Scene) -> dict[str, Any]:
-    """What there is to see in the gradients of a case."""
-    terms = scene.seen.shared.dense()
-    silent = [n for n, t in terms.items() if not bool((t != 0).any())]
-    return {
-        "parameters": len(terms),
-        "silent": len(silent) / len(terms),
-        "zero": silent,
-    }
 
 
 def _settings(

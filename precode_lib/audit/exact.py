@@ -1,17 +1,18 @@
 """What needs no search: labels, and whatever closed forms a model allows."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from precode_lib.attacks import (
+    Leak,
+    Tokens,
     bias_sign_labels,
     closed_forms,
     expected_count_labels,
     label_accuracy,
-    multi_hot_labels,
 )
 from precode_lib.audit.findings import (
     DONE,
@@ -23,8 +24,10 @@ from precode_lib.audit.findings import (
     Finding,
     first_line,
 )
-from precode_lib.audit.judging import judge, truth
+from precode_lib.audit.judging import judge, judge_part, truth
 from precode_lib.audit.scenes import Scene
+
+FEATURES, PICTURE = "features", "picture"  # what a closed form gives
 
 
 def read_exactly(scene: Scene) -> Iterator[Finding]:
@@ -68,16 +71,15 @@ def labels(scene: Scene) -> Finding:
 
 
 def _rules(scene: Scene) -> list[tuple[str, Callable]]:
-    several = ("the signs of the last bias, one by one", multi_hot_labels)
     if scene.case.batch == 1:
-        return [("the sign of the last bias", bias_sign_labels), several]
+        return [("the sign of the last bias", bias_sign_labels)]
     public = scene.public
     images = None if public is None else public.inputs[:256]
 
     def by_counts(seen):
         return expected_count_labels(seen, images=images)
 
-    return [("the counts in the last bias", by_counts), several]
+    return [("the counts in the last bias", by_counts)]
 
 
 def _labels(scene: Scene) -> Tensor:
@@ -96,13 +98,13 @@ def _absent(scene: Scene, state: str, why: str) -> Finding:
     return Finding(scene.case.name, "closed forms", EXACT, "example", state, why)
 
 
-def _judged(scene: Scene, leak, began: float) -> Finding:
+def _judged(scene: Scene, leak: Leak, began: float) -> Finding:
     """One closed form, compared with what the clients really had."""
     common = {
         "case": scene.case.name,
         "attack": leak.name,
         "group": EXACT,
-        "gives": leak.gives,
+        "gives": _gives(scene, leak),
         "parameter": leak.parameter,
     }
     try:
@@ -111,17 +113,26 @@ def _judged(scene: Scene, leak, began: float) -> Finding:
         return Finding(**common, state=FAILED, why=first_line(problem))
 
 
-def _compared(scene: Scene, leak, began: float) -> dict:
+def _gives(scene: Scene, leak: Leak) -> str:
+    """What it gives in the words of the sample: a whole example is a row, say."""
+    return scene.sample.kind if leak.gives == PICTURE else leak.gives
+
+
+def _compared(scene: Scene, leak: Leak, began: float) -> dict:
     """What of it is right, in the fields of a finding."""
+    read = leak.read(scene.seen)
     seconds = time.monotonic() - began
-    proven = leak.result.certified
-    if leak.gives == "tokens":
-        return {**_tokens(scene, leak.result.values, proven), "seconds": seconds}
-    if leak.gives == "features":  # an inner layer's: nobody's example
+    if isinstance(read, Tokens):
+        return {**_tokens(scene, read), "seconds": seconds}
+    proven = read.certified.cpu()
+    if leak.gives == FEATURES:  # an inner layer's: nobody's example
         return {"certified": proven.tolist(), "seconds": seconds}
-    guesses = leak.result.values.unflatten(0, (scene.clients, -1))
-    compared = judge(scene, guesses)
-    pairs = zip(compared.recovered, proven.tolist(), strict=True)
+    if read.images is None:
+        compared = judge_part(scene, read)
+    else:
+        compared = judge(scene, read.images.reshape(scene.clients, -1, *_shape(scene)))
+    of_each = proven.repeat_interleave(scene.case.batch).tolist()
+    pairs = zip(compared.recovered, of_each, strict=True)
     return {
         "recovered": compared.recovered,
         # A proof of something else, such as of a mixture, is none of the example.
@@ -133,16 +144,20 @@ def _compared(scene: Scene, leak, began: float) -> dict:
     }
 
 
-def _tokens(scene: Scene, found: Sequence[Tensor], proven: Tensor) -> dict:
+def _shape(scene: Scene) -> torch.Size:
+    return scene.seen.image_shape
+
+
+def _tokens(scene: Scene, read: Tokens) -> dict:
     """Of each client's examples, whether the set of their tokens is the right one."""
     batch = scene.case.batch
     true = truth(scene.sample).unflatten(0, (scene.clients, batch))
-    pairs = zip(found, true, strict=True)
-    right = [set(f.tolist()) == set(t.flatten().tolist()) for f, t in pairs]
+    pairs = zip(read.sets, true, strict=True)
+    right = [set(found) == set(t.flatten().tolist()) for found, t in pairs]
     of_each = [each for each in right for _ in range(batch)]
-    both = zip(of_each, proven.repeat_interleave(batch).tolist(), strict=True)
+    proven = read.certified.cpu().repeat_interleave(batch).tolist()
     return {
         "recovered": of_each,
-        "certified": [is_right and is_proven for is_right, is_proven in both],
+        "certified": [a and b for a, b in zip(of_each, proven, strict=True)],
         "share": sum(right) / len(right),
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from precode_lib.attacks import Leaked
 from precode_lib.audit.samples import Sample, leaves
 from precode_lib.audit.scenes import Scene
 from precode_lib.metrics import (
@@ -48,6 +49,23 @@ def judge(scene: Scene, guesses: Tensor) -> Judgement:
         return Judgement([e < CLOSE for e in error], [None] * len(error), error, pixels)
     alike = ssim(scene.sample.pixels.double(), pixels.double()).tolist()
     return Judgement([s >= SUCCESS_SSIM for s in alike], alike, error, pixels)
+
+
+def judge_part(scene: Scene, read: Leaked) -> Judgement:
+    """Compare a part of each example, (V, K), known exactly or up to a factor.
+
+    Up to a factor, it is right if some multiple of it is.
+    """
+    whole = truth(scene.sample).flatten(1)
+    places = read.places.cpu()
+    true = whole[:, places].double()
+    found = read.values.detach().cpu().reshape(len(true), -1).double()
+    if not read.is_exact:
+        squares = found.square().sum(1, keepdim=True)
+        factors = (found * true).sum(1, keepdim=True) / squares.where(squares > 0, 1)
+        found = found * factors
+    error = relative_error(true, found).tolist()
+    return Judgement([e < CLOSE for e in error], [None] * len(error), error)
 
 
 def truth(sample: Sample) -> Tensor:

@@ -163,7 +163,7 @@ def _layers(report: Report) -> str:
                         _text(case.name),
                     ]
                 )
-    silent = {n: None for c in report.audited for n in c.health.get("zero", ())}
+    silent = {n: None for c in report.audited for n in c.health.get("silent", ())}
     body = "<p>No parameter's gradient is one of its input's, as far as was seen.</p>"
     if rows:
         head = ("Parameter", "What it gives", "Proven", "Right", "How", "Case")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,8 @@ from precode_lib.audit.findings import (
 from precode_lib.metrics import CLOSE, SUCCESS_SSIM, exact_interval
 
 SCHEMA = 1  # of the JSON; raised when a field changes its meaning or goes
+
+_SCHEMA_FILE = Path(__file__).parents[1] / "assets" / "audit-schema.json"
 
 LEAKS, NOTHING, NO_VERDICT, INCOMPLETE = (
     "leaks",
@@ -79,8 +82,13 @@ class CaseReport:
 
     @property
     def is_judged(self) -> bool:
-        """Whether any attack ran that could have brought an example back."""
-        return bool(self.returned)
+        """Whether any attack ran that could have brought an example back.
+
+        Of gradients that are nearly empty none could: other weights may send more.
+        """
+        vacuous = self.health.get("vacuous", [])
+        is_empty = bool(vacuous) and all(vacuous)
+        return bool(self.returned) and not is_empty
 
     @property
     def is_stopped(self) -> bool:
@@ -109,7 +117,7 @@ class CaseReport:
             "labels": max((s for s in labels if s is not None), default=0.0),
             "tokens": max((s for s in tokens if s is not None), default=0.0),
             "features": max(features, default=0),
-            "silent": self.health.get("silent", 0.0),
+            "silent": self.health.get("silent_share", 0.0),
         }
 
     @property
@@ -248,10 +256,10 @@ class Report:
 
 
 def _reason(case: CaseReport) -> str:
-    silent = case.health.get("silent", 0.0)
+    silent = case.health.get("silent_share", 0.0)
     if silent > 0.5:
         return (
-            f"{silent:.0%} of the parameters sent nothing but zeros: audit other "
+            f"{silent:.0%} of the gradient's entries were zero: audit other "
             "weights, such as trained ones."
         )
     states = (BLIND, FAILED, UNTRIED)

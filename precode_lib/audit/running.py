@@ -233,8 +233,8 @@ def _judged(turn: Turn, search: Search, seconds: float) -> Finding:
         return Finding(**common, state=FAILED, why="the objective never was a number")
     compared = judge(turn.scene, found.images)
     state, why = DONE, ""
-    if not any(compared.recovered) and _is_blind(found):
-        state, why = BLIND, "the objective hardly tells one example from another"
+    if not any(compared.recovered) and not any(found.conclusive):
+        state, why = BLIND, next(filter(None, found.blind), "it was not conclusive")
     return Finding(
         **common,
         state=state,
@@ -245,11 +245,6 @@ def _judged(turn: Turn, search: Search, seconds: float) -> Finding:
         error=compared.error,
         shown=compared.shown,
     )
-
-
-def _is_blind(found) -> bool:
-    """Whether no victim's objective could tell examples apart."""
-    return False
 
 
 def _empty(scene: Scene, attempt: Attempt, state: str, why: str) -> Finding:
