@@ -8,6 +8,7 @@ from torch import Tensor
 
 from precode_lib.attacks import (
     Leak,
+    Leaked,
     Tokens,
     bias_sign_labels,
     closed_forms,
@@ -15,6 +16,7 @@ from precode_lib.attacks import (
     label_accuracy,
 )
 from precode_lib.audit.findings import (
+    BLIND,
     DONE,
     EXACT,
     FAILED,
@@ -108,7 +110,10 @@ def _judged(scene: Scene, leak: Leak, began: float) -> Finding:
         "parameter": leak.parameter,
     }
     try:
-        return Finding(**common, state=DONE, **_compared(scene, leak, began))
+        read = leak.read(scene.seen)
+        if isinstance(read, Leaked) and bool(read.silent.all()):
+            return Finding(**common, state=BLIND, why="its gradient is zero")
+        return Finding(**common, state=DONE, **_compared(scene, read, began))
     except TROUBLE as problem:
         return Finding(**common, state=FAILED, why=first_line(problem))
 
@@ -118,16 +123,15 @@ def _gives(scene: Scene, leak: Leak) -> str:
     return scene.sample.kind if leak.gives == PICTURE else leak.gives
 
 
-def _compared(scene: Scene, leak: Leak, began: float) -> dict:
+def _compared(scene: Scene, read: Leaked | Tokens, began: float) -> dict:
     """What of it is right, in the fields of a finding."""
-    read = leak.read(scene.seen)
     seconds = time.monotonic() - began
     if isinstance(read, Tokens):
         return {**_tokens(scene, read), "seconds": seconds}
     proven = read.certified.cpu()
-    if leak.gives == FEATURES:  # an inner layer's: nobody's example
+    if read.gives == FEATURES:  # an inner layer's: nobody's example
         return {"certified": proven.tolist(), "seconds": seconds}
-    if read.images is None:
+    if read.images is None or not (read.is_exact or scene.sample.kind == "picture"):
         compared = judge_part(scene, read)
     else:
         compared = judge(scene, read.images.reshape(scene.clients, -1, *_shape(scene)))

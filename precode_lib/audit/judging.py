@@ -57,8 +57,8 @@ def judge_part(scene: Scene, read: Leaked) -> Judgement:
     Up to a factor, it is right if some multiple of it is.
     """
     whole = truth(scene.sample).flatten(1)
-    places = read.places.cpu()
-    true = whole[:, places].double()
+    # Of whole examples there are no places: all of them, in order.
+    true = (whole if read.places is None else whole[:, read.places.cpu()]).double()
     found = read.values.detach().cpu().reshape(len(true), -1).double()
     if not read.is_exact:
         squares = found.square().sum(1, keepdim=True)

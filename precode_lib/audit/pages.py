@@ -33,11 +33,13 @@ _SHOWN_SIDE = 128  # pixels of a picture at most; larger ones are thinned out
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --bad: #a1260d; --calm: #1a6b2d;
-  --open: #7a5300; --soft: #8881; }
+  --open: #7a5300; --soft: #f3f4f6; --paper: #fff; --ink: #1c1e21; }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff9c85; --calm: #7fd391;
-  --open: #ffcf70; } }
-* { box-sizing: border-box; }
-body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 64rem;
+  --open: #ffcf70; --soft: #262a30; --paper: #16181c; --ink: #e8e8e8; } }
+@media print { :root { color-scheme: light; } }
+* { box-sizing: border-box; } html { background: var(--paper); }
+body { background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 64rem;
   padding: 1.5rem 1rem 3rem; }
 h1 { font-size: 1.6rem; margin: 0 0 1rem; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
@@ -77,6 +79,14 @@ details { margin-block: .6rem; } summary { cursor: pointer; padding-block: .2rem
 @media print { body { max-width: none; } .clients li { break-inside: avoid; }
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } }
 """
+_HOW = {  # why a closed form works
+    "division": "its gradient is its bias's gradient times its input: one division",
+    "direction": "every row of its gradient is a multiple of its input",
+    "isolated units": "some units saw one example of the batch alone",
+    "patches": "the positions' gradients are the slopes of the patches: equations",
+    "rows": "only the rows of tokens that occurred are not zero",
+    "span": "only tokens that occurred lie in the span of its gradient",
+}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _TONES = {LEAKS: "leaks", NOTHING: "quiet"}
 
@@ -159,14 +169,14 @@ def _layers(report: Report) -> str:
                         _text(found.gives),
                         _share(found.certified),
                         _share(found.recovered),
-                        _text(found.attack),
+                        _text(_HOW.get(found.attack, found.attack)),
                         _text(case.name),
                     ]
                 )
     silent = {n: None for c in report.audited for n in c.health.get("silent", ())}
     body = "<p>No parameter's gradient is one of its input's, as far as was seen.</p>"
     if rows:
-        head = ("Parameter", "What it gives", "Proven", "Right", "How", "Case")
+        head = ("Parameter", "It gives", "Proven", "Right", "Why", "Case")
         body = _table(head, rows, "Parameters whose gradients were read off")
     if silent:
         names = ", ".join(map(_code, list(silent)[:12]))
@@ -413,8 +423,10 @@ def _table(
 
     def cell(tag: str, column: int, inner: str) -> str:
         kind = ' class="number"' if column in numbers else ""
-        more = ' scope="col"' if tag == "th" else f' data-head="{_text(names[column])}"'
-        return f"<{tag}{more}{kind}>{inner}</{tag}>"
+        if tag == "th":
+            return f'<th scope="col"{kind}>{inner}</th>'
+        inside = f"<div>{inner}</div>" if inner else ""
+        return f'<td data-head="{_text(names[column])}"{kind}>{inside}</td>'
 
     top = "".join(cell("th", i, _text(name)) for i, name in enumerate(names))
     body = "\n".join(

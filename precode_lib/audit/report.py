@@ -11,13 +11,13 @@ from torch import Tensor
 from precode_lib.audit.criteria import Criterion
 from precode_lib.audit.findings import (
     BLIND,
-    DONE,
     EXACT,
     FAILED,
     LABEL,
     ORACLE,
     SEARCH,
     STOPPED,
+    UNKNOWING,
     UNTRIED,
     Finding,
 )
@@ -86,9 +86,8 @@ class CaseReport:
 
         Of gradients that are nearly empty none could: other weights may send more.
         """
-        vacuous = self.health.get("vacuous", [])
-        is_empty = bool(vacuous) and all(vacuous)
-        return bool(self.returned) and not is_empty
+        empty = _vacuous(self)
+        return bool(self.returned) and not (empty and all(empty))
 
     @property
     def is_stopped(self) -> bool:
@@ -256,24 +255,30 @@ class Report:
 
 
 def _reason(case: CaseReport) -> str:
-    silent = case.health.get("silent_share", 0.0)
-    if silent > 0.5:
+    silent, parameters = case.health.get("silent", ()), case.health.get("parameters")
+    if any(_vacuous(case)):
         return (
-            f"{silent:.0%} of the gradient's entries were zero: audit other "
-            "weights, such as trained ones."
+            f"{len(silent)} of {parameters} parameters sent nothing but zeros: audit "
+            "other weights, such as trained ones."
         )
     states = (BLIND, FAILED, UNTRIED)
     tried = [f for f in case.findings if f.group == SEARCH and f.state in states]
     return f"{tried[0].attack}: {tried[0].why}." if tried else ""
 
 
+def _vacuous(case: CaseReport) -> list[bool]:
+    """Of which clients hardly anything was sent."""
+    return list(case.health.get("vacuous", ()))
+
+
 def _left_out(cases: Sequence[CaseReport]) -> list[str]:
-    """Attacks that did not run to their end, with the reasons."""
+    """Attacks that apply and did not run to their end, with the reasons."""
+    states = (UNTRIED, FAILED, BLIND, STOPPED, UNKNOWING)
     said = {
-        f"{f.attack}: {f.state}; {f.why}." if f.why else f"{f.attack}: {f.state}."
+        f"{f.attack}: {f.state}" + (f"; {f.why}." if f.why else ".")
         for case in cases
         for f in case.findings
-        if f.state not in (DONE,) and f.group in (EXACT, SEARCH)
+        if f.state in states and f.group in (EXACT, SEARCH)
     }
     return sorted(said)
 

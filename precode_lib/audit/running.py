@@ -184,8 +184,8 @@ def _searched(turn: Turn, journal: Journal, seed: int, tell: Tell) -> Finding:
         return restored(kept)
     if turn.iterations < turn.attempt.least:
         why = (
-            f"{turn.attempt.least} steps are the least that says anything, and take "
-            "longer than is left of the budget"
+            f"{turn.iterations} steps were left for it, and fewer than "
+            f"{turn.attempt.least} say nothing"
         )
         return _empty(turn.scene, turn.attempt, UNTRIED, why)
     began = time.monotonic()

@@ -4,6 +4,7 @@ A case is one set of weights, in one mode, with one size of batch, behind one de
 """
 
 import copy
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,12 @@ from precode_lib.bottleneck import (
     per_example_loss,
     recorded_noise,
 )
-from precode_lib.federated import LocalTraining, Observation, observe
+from precode_lib.federated import (
+    LocalTraining,
+    Observation,
+    VacuousGradientWarning,
+    observe,
+)
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def play(
     }
     noise = case.generator(seed, "client")
     try:
-        with _own_numbers(case, seed), recorded_noise() as drawn:
+        with _own_numbers(case, seed), _told_elsewhere(), recorded_noise() as drawn:
             seen = observe(network, inputs, labels, noise=noise, **options)
     except TROUBLE as problem:
         raise ValueError(
@@ -193,6 +199,14 @@ def _known(seen: Observation, terms: Terms) -> Observation:
         # To this attacker the sum of the steps is one gradient, up to a factor.
         changes["local"] = None
     return replace(seen, **changes) if changes else seen
+
+
+@contextmanager
+def _told_elsewhere() -> Iterator[None]:
+    """An empty gradient is in the report: no warning besides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VacuousGradientWarning)
+        yield
 
 
 @contextmanager
