@@ -268,7 +268,7 @@ def test_a_label_without_a_logit_is_refused_even_minus_100(bad):
         (plain, LABELS[:1], ValueError, r"shape \(2,\) for 2 examples .*, got \(1,\)"),
         (plain, torch.zeros(2, 4), ValueError, r"\(2, 3\) for 2 examples and 3 cl"),
         (plain, LABELS.int(), TypeError, r"int64, got torch\.int32"),
-        (lambda x: (plain(x),), LABELS, TypeError, r"logits .* got tuple; wrap it"),
+        (lambda x: (plain(x),), LABELS, TypeError, r"got tuple.* `loss` of your own"),
         (lambda x: x, LABELS, ValueError, r"logits \(2, .* got shape \(2, 3, 1, 1\)"),
         (lambda x: plain(x)[:1], LABELS, ValueError, r"for 2 images, got shape \(1, 3"),
         (lambda x: plain(x)[0], LABELS, ValueError, r"got shape \(3,\)"),

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from precode_lib.models import Inputs, Packing
+
 OUTCOMES = ("running", "converged", "plateau", "exhausted", "diverged", "failed")
 RUNNING, CONVERGED, PLATEAU, EXHAUSTED, DIVERGED, FAILED = range(6)
 
@@ -34,6 +36,7 @@ class Reconstruction:
     name, what else was searched for, such as a bottleneck's noise: (V, ...) each, of
     the lowest objective as well. `blind` says, for each victim, why the attack could
     not have found anything, in words, or "": then a bad picture is no good news.
+    `packing` tells the inputs of a model of several apart.
     """
 
     attack: str
@@ -47,6 +50,7 @@ class Reconstruction:
     normalisation: object | None = None
     found: Mapping[str, Tensor] = field(default_factory=dict)
     blind: tuple[str, ...] = ()
+    packing: Packing | None = None
 
     @property
     def conclusive(self) -> list[bool]:
@@ -61,12 +65,24 @@ class Reconstruction:
     @property
     def pixels(self) -> Tensor:
         """The images (V, B, C, H, W) as pixels in [0, 1]."""
+        if self.packing is not None:
+            raise ValueError(
+                "the model has several inputs, packed into rows: `pieces` has them "
+                "apart, as the model takes them."
+            )
         if self.normalisation is None:
             raise ValueError(
                 "the observation has no normalisation, so pixels are unknown; give "
                 "`observe` one (data.IDENTITY if the model sees pixels)."
             )
         return self.normalisation.denormalise(self.images).clamp(0, 1)
+
+    @property
+    def pieces(self) -> Inputs:
+        """Of a model of several inputs all of them, (V, B, ...) each."""
+        if self.packing is None:
+            raise ValueError("the model has a single input: see `images`.")
+        return self.packing.unpack(self.images)
 
     def __repr__(self) -> str:
         counts = {name: self.outcome.count(name) for name in OUTCOMES}

@@ -182,6 +182,7 @@ class Search(Resumable[AttackStep]):
             normalisation=self.observation.normalisation,
             found=found,
             blind=self._indifference.reasons(chosen, objective),
+            packing=self.observation.packing,
         )
 
     def _report(self) -> AttackStep:
@@ -417,6 +418,12 @@ def _pictures(
 
 def _check_pictures(recipe: Recipe, observation: Observation) -> None:
     """Refuse what looks at rows and columns where the examples have none."""
+    if observation.discrete:
+        raise ValueError(
+            "the examples hold whole numbers, such as tokens, which no search can move "
+            "by small steps. A closed form may read them off (an embedding's rows); or "
+            "observe a model that starts behind its embedding, on embeddings."
+        )
     shape = tuple(observation.image_shape)
     if len(shape) == 3:
         return

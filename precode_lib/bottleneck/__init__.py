@@ -5,7 +5,7 @@ their noise comes from and their cost goes, `losses` the loss that counts this c
 """
 
 from .held import hold_dropout, hold_statistics
-from .losses import Loss, loss, num_classes, per_example_loss, rehearse
+from .losses import Loss, logits_of, loss, num_classes, per_example_loss, rehearse
 from .modules import (
     Bottleneck,
     ConvolutionalBottleneck,

@@ -1,6 +1,7 @@
 """The loss of the project: trainer, victim and attacker all call this one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +31,13 @@ def per_example_loss(model: Model, images: Tensor, labels: Tensor) -> Tensor:
     Shapes are checked, values only as far as no device has to wait for it.
 
     Args:
-        model: any function from images to logits; with torch.func, a partial of
-            functional_call.
+        model: any function from images to logits, or to what has them (`logits`); with
+            torch.func, a partial of functional_call.
         images: (N, C, H, W), normalised as the model expects.
         labels: classes, int64 (N,), or probabilities (N, num_classes).
     """
     with kl_terms() as terms:
-        logits = model(images)
+        logits = logits_of(model(images))
     _check_logits(logits, len(images))
     check_label_shape(labels, *logits.shape)
     losses = _cross_entropy(logits, labels)
@@ -62,10 +63,10 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def num_classes(model: nn.Module, images: Tensor) -> int:
     """How many logits the model has for an image; see `rehearse`."""
-    return rehearse(model, images).shape[-1]
+    return logits_of(rehearse(model, images)).shape[-1]
 
 
-def rehearse(model: nn.Module, images: Tensor) -> Tensor:
+def rehearse(model: nn.Module, images: Tensor) -> Any:
     """What the model returns for these images, which it has to take.
 
     It runs in the mode that it is in, and changes nothing: see `quiet`.
@@ -73,14 +74,12 @@ def rehearse(model: nn.Module, images: Tensor) -> Tensor:
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     try:
         with torch.no_grad(), quiet(model):
-            logits = functional_call(model, buffers, (images,))
+            return functional_call(model, buffers, (images,))
     except Exception as error:
         raise ValueError(
             f"the model does not take these images, {tuple(images.shape)} "
             f"{images.dtype} ({error}).{_other_dtype(model, images)}"
         ) from error
-    check_is_tensor(logits)
-    return logits
 
 
 def _other_dtype(model: nn.Module, images: Tensor) -> str:
@@ -91,17 +90,28 @@ def _other_dtype(model: nn.Module, images: Tensor) -> str:
     return f" Its weights are {str(dtype).removeprefix('torch.')}: images.to({dtype})."
 
 
-def check_is_tensor(logits: object) -> None:
-    """Refuse a model that returns a tuple or a dict with its logits somewhere in it."""
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"the model must return logits (N, classes), got {type(logits).__name__}; "
-            "wrap it in a module that picks them out."
-        )
+def logits_of(outputs: Any) -> Tensor:
+    """The logits among a model's outputs, where these are more than a tensor.
+
+    They are called `logits` by Hugging Face and by GoogLeNet, "out" by torchvision's
+    models of segmentation.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    for name in ("logits", "out"):
+        by_name = isinstance(outputs, Mapping)
+        found = outputs.get(name) if by_name else getattr(outputs, name, None)
+        if isinstance(found, Tensor):
+            return found
+    raise TypeError(
+        f"the model must return logits (N, classes), got {type(outputs).__name__}, in "
+        "which none are called `logits`: give a `loss` of your own, which gets all of "
+        "it, such as lambda model, x, y: F.cross_entropy(model(x)[0], y, "
+        "reduction='none')."
+    )
 
 
 def _check_logits(logits: Tensor, num_examples: int) -> None:
-    check_is_tensor(logits)
     if logits.ndim != 2 or len(logits) != num_examples:
         raise ValueError(
             f"the model must return logits ({num_examples}, classes) for "

@@ -14,14 +14,14 @@ Some = TypeVar("Some", bound="Examples")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples:
-    """N labelled examples: rows of a table, sounds, volumes; of pictures, `Pictures`.
+    """N labelled examples: rows of a table, sounds, tokens; of pictures, `Pictures`.
 
     Indexing with a number, a slice, a list or a tensor gives the same again. Cells of
     the experiments take them where they take pictures, and judge them by their relative
     error: what pixels mean (a box, PSNR, SSIM) they have not.
 
     Args:
-        stored: (N, ...), floating point, as a model takes them.
+        stored: (N, ...), floating point, as a model takes them; or tokens, int64.
         labels: (N,) classes, int64, or (N, ...) in any form that the loss takes: masks,
             several labels, numbers.
         classes: what a model's outputs stand for; None where they have no names.
@@ -48,8 +48,9 @@ class Examples:
 
     @property
     def images(self) -> Tensor:
-        """A float32 copy (N, ...) as a model takes it, pictures or not."""
-        return self.stored.to(torch.float32, copy=True)
+        """A copy (N, ...) as a model takes it: float32, or int64 of tokens."""
+        whole = self.stored.dtype == torch.int64
+        return self.stored.to(torch.int64 if whole else torch.float32, copy=True)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -102,10 +103,10 @@ def _check_stored(stored: Tensor) -> None:
             f"examples must be (N, ...) with at least one of them, got shape "
             f"{tuple(stored.shape)}; for one example use example[None]."
         )
-    if not stored.is_floating_point():
+    if not stored.is_floating_point() and stored.dtype != torch.int64:
         raise TypeError(
-            f"examples must be floating point, got {stored.dtype}: a search moves "
-            "them by small steps. Use examples.float(), or Pictures for 8-bit levels."
+            f"examples must be floating point, or tokens in int64, got {stored.dtype}: "
+            "use examples.float(), or Pictures for 8-bit levels."
         )
     check_finite(stored, "examples")
 

@@ -14,6 +14,7 @@ from precode_lib.bottleneck import (
     Law,
     NoiseSource,
     draw_noise,
+    logits_of,
     noise_from,
     per_example_loss,
     quiet,
@@ -84,8 +85,8 @@ class Client:
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         source = nullcontext() if noise is None else noise_from(noise)
         with source, differentiable(), Swapped():
-            flat = functional_call(self.model, buffers, (images.flatten(0, 1),))
-        return flat.unflatten(0, images.shape[:2])
+            outputs = functional_call(self.model, buffers, (images.flatten(0, 1),))
+        return logits_of(outputs).unflatten(0, images.shape[:2])
 
     def victims_within(self, num_bytes: int, images: Tensor, labels: Tensor) -> int:
         """How many victims like these fit, about, when the result is differentiated.

@@ -16,6 +16,7 @@ from precode_lib.basics.validation import (
 )
 from precode_lib.bottleneck import (
     NoiseSource,
+    logits_of,
     per_example_loss,
     rehearse,
 )
@@ -32,6 +33,7 @@ from precode_lib.gradients import (
     ranks,
     trainable,
 )
+from precode_lib.models import Inputs, PackedNormalisation, Packing, packed
 
 from .clients import Client, bytes_of, with_buffers
 from .health import (
@@ -53,6 +55,7 @@ class Observation:
 
     Pictures are what this book attacks; an example may as well be a row of a table, a
     sound, a volume: floats of any shape, with labels of any form that the loss takes.
+    Or tokens, whole numbers; or several of these at once, which `packing` tells apart.
 
     Args:
         shared: what each victim sent, after its defense: a gradient, or with `local`
@@ -69,6 +72,10 @@ class Observation:
         buffers: the clients' own buffers (running statistics), if they share them;
             an attacker without them falls back on the model's.
         rules: for layers of the model that the library has none for; see `Capture`.
+        discrete: whether examples are whole numbers, such as tokens, or hold some: no
+            search can move them by small steps.
+        packing: how several inputs became one row, (D,), that the model now takes;
+            None for a model of one input.
     """
 
     shared: Gradients
@@ -82,6 +89,8 @@ class Observation:
     loss: Callable = per_example_loss
     buffers: dict[str, Tensor] | None = field(default=None, repr=False)
     rules: Mapping[type[nn.Module], Rule] | None = field(default=None, repr=False)
+    discrete: bool = False
+    packing: Packing | None = None
 
     def __repr__(self) -> str:
         labels = "unknown" if self.labels is None else "known"
@@ -144,7 +153,7 @@ class Observation:
 
 def observe(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | Inputs,
     labels: Tensor,
     *,
     labels_known: bool = True,
@@ -166,7 +175,10 @@ def observe(
 
     Args:
         model: as the server sent it; it is copied, so training it on changes nothing.
-        images: (V, B, C, H, W), normalised; or other examples (V, B, ...).
+        images: (V, B, C, H, W), normalised; or other examples (V, B, ...), tokens
+            being int64. For a model of several inputs a tuple of them, or a dict by the
+            names of its arguments: the observation then has them packed into rows, and
+            a model that takes these.
         labels: (V, B), or (V, B, ...) in any form that the loss takes: masks, several
             labels, numbers.
         labels_known: whether the attacker learns the labels.
@@ -175,7 +187,11 @@ def observe(
             `partial(dp_sgd_step, ...)`; the defense, if any, comes after it. The
             attacker's own client (`Observation.client`) does not run it.
         local: several local steps instead of one gradient.
-        normalisation: known to the attacker; carries the box of real pictures.
+        normalisation: known to the attacker; carries the box of real pictures. Of
+            several inputs a tuple or a dict, None where one has no box.
+        loss: of each example, (model, images, labels) -> (N,), what every client
+            minimises on average. It gets all that the model returns, be it a tensor or
+            not; the default takes the logits among it (`logits`, "out").
         noise: where the clients' bottlenecks draw from.
         client_buffers: the clients' own running statistics, where they differ from
             the model's.
@@ -183,12 +199,17 @@ def observe(
         rules: how layers that the library does not know make gradients; see `Capture`.
     """
     check_model(model)
+    packing = None if isinstance(images, Tensor | list) else Packing.of(images)
+    if packing is not None:
+        model, images = packed(model, packing), packing.pack(images)
+        if normalisation is not None:
+            normalisation = PackedNormalisation.of(packing, normalisation)
     check_victims(images, labels)
     check_recordable(images)
     check_finite(images, "images")
     _check_protocol(local, client_step)
     _check_normalisation(normalisation, images)
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(model) if packing is None else model
     own = model if client_buffers is None else with_buffers(model, client_buffers)
     client = Client(own, local=local, loss=loss, rules=rules)
     classes = one_at_a_time(_count_classes)(own, images[0])
@@ -220,7 +241,15 @@ def observe(
         loss=loss,
         buffers=client_buffers if buffers_shared else None,
         rules=rules,
+        discrete=_is_discrete(images, packing),
+        packing=packing,
     )
+
+
+def _is_discrete(images: Tensor, packing: Packing | None) -> bool:
+    if packing is not None:
+        return any(piece.is_whole for piece in packing.pieces)
+    return not images.is_floating_point()
 
 
 def _chunks(model: nn.Module, num_victims: int) -> Iterator[slice]:
@@ -255,6 +284,8 @@ def _check_normalisation(normalisation: object, images: Tensor) -> None:
             "normalisation must be one like Normalisation(mean=(0.5,), std=(0.25,)), "
             f"got {type(normalisation).__name__}."
         )
+    if not images.is_floating_point():
+        raise ValueError("tokens have no normalisation: leave it out.")
     black, white = (side.to(images) for side in normalisation.box)
     _check_box(black, images.shape[2:])
     # Not every image is a picture (noise, a step too far), but none of these is.
@@ -286,5 +317,8 @@ def _check_box(black: Tensor, shape: torch.Size) -> None:
 
 def _count_classes(model: nn.Module, images: Tensor) -> int | None:
     """How many logits an example has; None where the model returns anything else."""
-    outputs = rehearse(model, images)
+    try:
+        outputs = logits_of(rehearse(model, images))
+    except TypeError:  # for a loss that knows what it is
+        return None
     return outputs.shape[1] if outputs.dim() == 2 else None

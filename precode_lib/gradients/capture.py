@@ -324,7 +324,7 @@ def check_victims(images: Tensor, labels: Tensor) -> None:
     """Refuse anything but examples (V, B, ...) with their labels (V, B, ...).
 
     Examples are pictures (C, H, W), rows, sound, volumes, embeddings: floats of any
-    shape. Labels are whatever the loss takes.
+    shape; or tokens, int64. Labels are whatever the loss takes.
     """
     for name, given in (("images", images), ("labels", labels)):
         if not isinstance(given, Tensor):
@@ -334,10 +334,12 @@ def check_victims(images: Tensor, labels: Tensor) -> None:
             )
     if images.dim() < 2 or labels.shape[:2] != images.shape[:2]:
         raise ValueError(_misshapen(images, labels))
-    if not images.is_floating_point():
+    of_tokens = images.dtype == torch.int64 and images.dim() < 5
+    if not (images.is_floating_point() or of_tokens):
         raise ValueError(
             f"images must be floating point, got {images.dtype}; 8-bit pictures become "
-            "pixels by .float() / 255, and images by the model's normalisation."
+            "pixels by .float() / 255, and images by the model's normalisation. Tokens "
+            "are int64."
         )
     if images.numel() == 0:
         raise ValueError(f"there is no picture: images are {tuple(images.shape)}.")

@@ -126,9 +126,13 @@ class Planner:
             t.detach().flatten(0, 1)[:1].expand(examples, *t.shape[2:])
             for t in (images, labels)
         )
+        if not x.is_floating_point():  # tokens do not fade
+            with quiet(self._losses.model):
+                yield x.clone(), y
+            return
         # Made of the first, for a victim may have but one; faded, for among equal
         # pictures the slope of what mixes them (a variance, say) may be nought.
-        fade = torch.linspace(1, 0.5, examples).to(x).view(-1, *[1] * (x.dim() - 1))
+        fade = torch.linspace(1, 0.75, examples).to(x).view(-1, *[1] * (x.dim() - 1))
         with quiet(self._losses.model):
             yield x * fade, y
 
@@ -142,8 +146,10 @@ class Planner:
         """
         rehearsal = self._rehearsal(images, labels, SIZES[1])
         cuts = _cut_off(ruled, SIZES[1])
+        of_tokens = not images.is_floating_point()
+        mixes = of_tokens and self._sees_others(images, labels)
         with rehearsal as (x, y), differentiable(), Swapped(), cuts as elsewhere:
-            x.requires_grad_()
+            x.requires_grad_(not of_tokens)
             losses = self._losses.run(x.clone(), y)  # the model may change it in place
             if not losses.requires_grad:
                 return elsewhere, False
@@ -153,8 +159,21 @@ class Planner:
             pairs = zip(trained.values(), slopes, strict=True)
             # Not None is enough: that a path exists counts, not its slope just here.
             elsewhere |= {id(p) for p, slope in pairs if slope is not None}
+            if of_tokens:
+                return elsewhere, mixes
             (slope,) = torch.autograd.grad(losses[0], x, materialize_grads=True)
         return elsewhere, bool((slope[1:].abs() > 0).any())
+
+    def _sees_others(self, tokens: Tensor, labels: Tensor) -> bool:
+        """Whether an example's loss changes with the others: tokens have no slope."""
+        found = []
+        for is_changed in (False, True):
+            with self._rehearsal(tokens, labels, SIZES[1]) as (x, y), torch.no_grad():
+                if is_changed:
+                    x[1:] = x.min()  # which the model knows
+                torch.manual_seed(0)  # `quiet` puts it back
+                found.append(self._losses.run(x, y)[0])
+        return not torch.allclose(*found, rtol=1e-3)
 
 
 def checked_trainable(model: nn.Module) -> dict[str, nn.Parameter]:

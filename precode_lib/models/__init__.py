@@ -1,7 +1,7 @@
 """The networks of the papers, for any image size, and how their weights begin.
 
 `networks` are features → fc, so that a bottleneck reads `with_precode(model,
-before="fc")`; `initialisation` fills them.
+before="fc")`; `initialisation` fills them. `packing` makes one input of several.
 """
 
 from .initialisation import Init, built, pytorch_default, uniform
@@ -17,16 +17,19 @@ from .networks import (
     resnet20_4,
     smlp,
 )
+from .packing import Inputs, PackedNormalisation, Packing, packed
 
 __all__ = [
     "DLG_INIT",
     "Activation",
     "Classifier",
     "Init",
+    "Packing",
     "convnet",
     "dmlp",
     "lenet",
     "mlp",
+    "packed",
     "pytorch_default",
     "resnet",
     "resnet20_4",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from precode_lib.basics.validation import check_count
-from precode_lib.bottleneck import Loss, noise_from, per_example_loss
+from precode_lib.bottleneck import Loss, logits_of, noise_from, per_example_loss
 from precode_lib.data import Examples
 from precode_lib.gradients import first_parameter
 
@@ -110,7 +110,7 @@ def watched(model: nn.Module) -> Iterator[list[Tensor]]:
     """Collect the model's outputs, so that one pass serves loss and accuracy."""
     outputs: list[Tensor] = []
     handle = model.register_forward_hook(
-        lambda module, inputs, output: outputs.append(output.detach())
+        lambda module, inputs, output: outputs.append(logits_of(output).detach())
     )
     try:
         yield outputs

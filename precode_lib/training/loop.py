@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from precode_lib.basics.files import atomic_file
 from precode_lib.basics.resuming import Resumable
 from precode_lib.basics.validation import check_count
-from precode_lib.bottleneck import Loss, noise_from, per_example_loss, rehearse
+from precode_lib.bottleneck import (
+    Loss,
+    logits_of,
+    noise_from,
+    per_example_loss,
+    rehearse,
+)
 from precode_lib.data import Pictures, Splits
 from precode_lib.defenses import ClientStep, Defense, check_client_step
 from precode_lib.gradients import (
@@ -374,7 +380,7 @@ def try_model(model: nn.Module, pictures: Pictures) -> int:
     """Try the model on one picture, and count its classes; refuse too few."""
     loaded = LoadedPictures(pictures[:1], model)
     with mode(model, training=False):
-        logits = rehearse(model, loaded.batch(slice(0, 1))[0])
+        logits = logits_of(rehearse(model, loaded.batch(slice(0, 1))[0]))
     if logits.ndim != 2 or logits.shape[1] < pictures.num_classes:
         raise ValueError(
             f"the model returns {tuple(logits.shape)} for one picture; it needs "
