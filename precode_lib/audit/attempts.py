@@ -161,7 +161,8 @@ def _no_bottleneck(scene: Scene) -> Reason:
 
 
 def _nothing_cut(scene: Scene) -> Reason:
-    if cut_share(scene.seen) < 0.2:
+    # Without a defense zeros are the network's own, and say what they say.
+    if scene.case.protection.change is None or cut_share(scene.seen) < 0.2:
         return "hardly an entry of the gradient was cut to zero"
     return _no_numbers(scene)
 

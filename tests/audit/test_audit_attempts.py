@@ -57,6 +57,12 @@ def test_a_pruned_gradient_is_compared_where_it_was_kept():
     assert cut_share(played.seen) > 0.8
     assert "strong search among what was kept" in applying(played)
     assert cut_share(scene(lenet()).seen) < 0.2
+    # A network of its own zeros, and nobody who prunes.
+    rectified = nn.Sequential(nn.Flatten(), nn.Linear(3072, 64), nn.ReLU(),
+                              nn.Linear(64, 10))  # fmt: skip
+    played = scene(rectified)
+    assert cut_share(played.seen) > 0.2
+    assert "strong search among what was kept" not in applying(played)
 
 
 def test_a_picture_needs_its_box_and_a_row_needs_nothing():
