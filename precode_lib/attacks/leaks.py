@@ -23,8 +23,9 @@ from precode_lib.attacks.tokens import (
     read_rows,
     tables_of,
     tokens_in_span,
+    words_of,
 )
-from precode_lib.attacks.traces import is_of_tokens, trace_of
+from precode_lib.attacks.traces import trace_of
 from precode_lib.attacks.uses import Trace
 from precode_lib.federated import Observation
 
@@ -156,12 +157,10 @@ def _of_tokens(observation: Observation, trace: Trace) -> Iterator[Leak]:
     for use in tables_of(observation, trace):
         read = partial(read_rows, use=use, trace=trace)
         yield Leak("rows", use.parameter, TOKENS, read)
-    tables = [use for use in trace.uses if is_of_tokens(use, trace)]
-    if not tables:
+    words, name = words_of(trace), first_behind(observation, trace)
+    if name is None:
         return
-    candidates = tables[0].window.shape[0] * tables[0].num_positions
-    name = first_behind(observation, trace)
-    if name is not None and candidates <= _MOST_CANDIDATES:
+    if words.window.shape[0] * words.num_positions <= _MOST_CANDIDATES:
         read = partial(tokens_in_span, parameter=name)
         yield Leak("span", name, TOKENS, read)
 

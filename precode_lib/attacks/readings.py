@@ -37,7 +37,8 @@ class Leaked:
         is_exact: false for what is known up to a factor only: values of norm 1.
         images: (V, C, H, W), normalised: the examples, where the values tell them. Of
             those known up to a factor the largest multiple within the box of real
-            pictures, which is right if the picture has black or white in it.
+            pictures, which is right if the picture has black or white in it; None
+            where the box is not known.
         places: where each value stands in the flattened example; None for features.
         normalisation: as the observation's.
     """
@@ -55,7 +56,8 @@ class Leaked:
     def pixels(self) -> Tensor:
         """The images as pixels in [0, 1]."""
         if self.images is None:
-            raise ValueError(f"{self.gives} of the examples were read, no pictures.")
+            why = "" if self.is_exact else " up to a factor"
+            raise ValueError(f"what was read are no pixels, but {self.gives}{why}.")
         if self.normalisation is None:
             raise ValueError(
                 "the observation has no normalisation, so pixels are unknown; give "
@@ -190,19 +192,17 @@ def _images(
     shape = observation.image_shape
     if is_exact:
         return sight.examples(values[:, None], shape.numel()).view(-1, *shape)
-    if sight.scale is not None:
+    if sight.scale is not None or observation.normalisation is None:
         return None  # an unknown multiple cannot be shifted back
     flat = sight.examples(values[:, None], shape.numel())
     return _filling(flat.view(-1, *shape), observation.normalisation)
 
 
-def _filling(directions: Tensor, normalisation: object | None) -> Tensor:
+def _filling(directions: Tensor, normalisation: object) -> Tensor:
     """The multiples that just fit into the box, of the sign that lets them be larger.
 
     A picture with black and white in it is the largest of its own multiples there.
     """
-    if normalisation is None:
-        return directions
     lower, upper = (side.to(directions) for side in normalisation.box)
 
     def room(signed: Tensor) -> Tensor:

@@ -174,6 +174,8 @@ def positions_of(use: Use, trace: Trace) -> tuple[Addition, Tensor] | None:
         other = None if addition.other is None else rows_of(addition.other, use.width)
         if mine is None or other is None:
             continue
+        if torch.equal(other, mine):  # also where tokens repeat
+            return addition, torch.arange(len(mine), device=mine.device)
         at = places(other[:, 0].sort(), mine[:, 0])
         if (at >= 0).all() and torch.equal(other[at], mine):
             return addition, at

@@ -5,6 +5,7 @@ is not zero. Where the table is frozen or tied to the output, a linear layer beh
 still sends the span of the tokens' vectors: each token of the vocabulary is tried.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from precode_lib.attacks.batches import Span, span
 from precode_lib.attacks.observed import check_observation, sight_of
 from precode_lib.attacks.patches import embedding_of, solved
-from precode_lib.attacks.traces import is_of_tokens, probe_of, trace_of, traced
+from precode_lib.attacks.traces import place_of_tokens, probe_of, trace_of, traced
 from precode_lib.attacks.uses import LINEAR, LOOKUP, Trace, Use
 from precode_lib.basics.validation import check_range, closest
 from precode_lib.federated import Observation
@@ -85,7 +86,7 @@ def tokens_of(observation: Observation, embedding: str | None = None) -> Tokens:
     tokens than an embedding's entries, in which order as well.
 
     Args:
-        embedding: the table's parameter; by default the one that is looked up first.
+        embedding: the table's parameter; by default that of most rows.
     """
     check_observation(observation)
     trace = trace_of(observation)
@@ -169,17 +170,16 @@ def tokens_in_span(
     check_observation(observation)
     check_range(tolerance, "tolerance", 0, 1, open_low=True)
     trace = trace_of(observation)
-    tables = [use for use in trace.uses if is_of_tokens(use, trace)]
-    if not tables:
+    words = words_of(trace)
+    if words is None:
         raise ValueError("the model looks no token up, so there is no vocabulary.")
     if parameter is None:
         parameter = first_behind(observation, trace)
     if parameter is None:
         raise ValueError("no shared linear layer runs on each token, and only once.")
     found = span(observation, parameter=parameter)
-    size, length = tables[0].window.shape[0], tables[0].num_positions
     room, inside, certified = trace.of(parameter)[0].window.shape[0], [], []
-    for vectors in _vectors(observation, parameter, trace, size, length):
+    for vectors in _vectors(observation, parameter, trace, words):
         if not inside:
             room = min(room, _room(vectors.flatten(0, 1)))
         one = _members(found, vectors.flatten(0, 1), room, tolerance)
@@ -194,7 +194,10 @@ def tokens_in_span(
 
 def first_behind(observation: Observation, trace: Trace) -> str | None:
     """The first shared matrix that sees each token, and is read once."""
-    length = trace.example.numel()
+    words = words_of(trace)
+    if words is None:
+        return None
+    length = words.num_positions
     for use in trace.uses:
         sees_all = use.kind == LINEAR and use.num_positions == length
         if sees_all and use.parameter in observation.shared and trace.is_alone(use):
@@ -202,45 +205,52 @@ def first_behind(observation: Observation, trace: Trace) -> str | None:
     return None
 
 
+def words_of(trace: Trace) -> Use | None:
+    """The lookup of the example's tokens: of several the one with most rows."""
+    tables = [u for u in trace.uses if place_of_tokens(u, trace) is not None]
+    return max(tables, key=lambda use: use.window.shape[0], default=None)
+
+
 def _vectors(
-    observation: Observation, parameter: str, trace: Trace, size: int, length: int
-):
+    observation: Observation, parameter: str, trace: Trace, words: Use
+) -> Iterator[Tensor]:
     """The layer's input for each token at each place: (n, T, K), chunk by chunk."""
-    probe = probe_of(observation)
-    device = trace.example.device
-    width = trace.of(parameter)[0].num_inputs
+    probe, use = probe_of(observation), trace.of(parameter)[0]
+    length, width = words.num_positions, use.num_inputs
+    if use.num_positions != length:
+        raise ValueError(
+            f"{parameter!r} sees {use.num_positions} inputs of an example, not its "
+            f"{length} tokens."
+        )
     step = max(2, _NUMBERS // (length * width))
+    start = place_of_tokens(words, trace)
 
     def run(tokens: Tensor) -> Tensor:
-        example = tokens.to(device).reshape(len(tokens), *trace.example.shape[1:])
-        return traced(probe, example).of(parameter)[0].x
+        texts = trace.example.repeat(len(tokens), *[1] * (trace.example.dim() - 1))
+        texts.view(len(tokens), -1)[:, start : start + length] = tokens[:, None]
+        return traced(probe, texts).of(parameter)[0].x
 
-    def texts(tokens: Tensor) -> Tensor:
-        return tokens[:, None].expand(-1, length)
-
-    first = run(texts(torch.tensor([0])))
-    both = run(texts(torch.tensor([0, 1])))
+    first, both = run(torch.tensor([0])), run(torch.tensor([0, 1]))
     is_batch_first = torch.allclose(both[:length], first, atol=1e-5)
-    for tokens in torch.arange(size).split(step):
-        x = run(texts(tokens))
+    for tokens in torch.arange(words.window.shape[0]).split(step):
+        x = run(tokens)
         if is_batch_first:
             x = x.view(len(tokens), length, width)
         else:
             x = x.view(length, len(tokens), width).transpose(0, 1)
-        _check_alone(parameter, trace, tokens, x)
+        _check_alone(use, words, tokens, x)
         yield x
 
 
-def _check_alone(parameter: str, trace: Trace, tokens: Tensor, x: Tensor) -> None:
+def _check_alone(use: Use, words: Use, tokens: Tensor, x: Tensor) -> None:
     """Refuse a layer where the same token becomes another vector among others."""
-    own = trace.of(parameter)[0].x
-    for place, token in enumerate(trace.example.flatten().tolist()):
-        if token in tokens:
+    for place, token in enumerate(words.x.flatten().tolist()):
+        if tokens[0] <= token <= tokens[-1]:
             here = x[token - int(tokens[0]), place]
-            if not torch.allclose(here, own[place], rtol=1e-3, atol=1e-4):
+            if not torch.allclose(here, use.x[place], rtol=1e-3, atol=1e-4):
                 raise ValueError(
-                    f"what {parameter!r} sees of a token depends on the others; name a "
-                    "layer in front of which tokens do not meet."
+                    f"what {use.parameter!r} sees of a token depends on the others, or "
+                    "on a dropout; name a layer in front of which tokens do not meet."
                 )
 
 
@@ -299,6 +309,7 @@ def tables_of(observation: Observation, trace: Trace) -> list[Use]:
     for use in trace.uses:
         name = use.parameter
         alone = all(u.kind == LOOKUP for u in trace.of(name)) and not trace.others[name]
-        if is_of_tokens(use, trace) and alone and name in observation.shared:
+        is_of_tokens = place_of_tokens(use, trace) is not None
+        if is_of_tokens and alone and name in observation.shared:
             found.append(use)
-    return found
+    return sorted(found, key=lambda use: -use.window.shape[0])

@@ -7,7 +7,7 @@ example it stood.
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +23,45 @@ from precode_lib.gradients import differentiable, first_parameter, one_at_a_time
 def trace_of(observation: Observation) -> Trace:
     """Run a copy of the model once, and listen.
 
-    On noise; or on random tokens, where the model takes nothing else.
+    On noise; where the model looks numbers up, on random tokens in their places.
     """
     probe = probe_of(observation)
     noise = noise_for(observation).to(first_parameter(probe))
     try:
         return traced(probe, noise)
     except Exception as error:  # whatever a model may raise
-        words = _vocabulary(probe, noise.shape)
-        if words is None:
-            raise ValueError(
-                f"the model does not run on noise of an example's shape, "
-                f"{tuple(observation.image_shape)} ({error}), so what runs through "
-                "its parameters is unknown."
-            ) from error
+        for example in _with_tokens(probe, noise):
+            with suppress(Exception):
+                return traced(probe, example)
+        raise ValueError(
+            "the model does not run on noise of an example's shape, "
+            f"{tuple(observation.image_shape)} ({error}), so what runs through its "
+            "parameters is unknown."
+        ) from error
+
+
+def _with_tokens(probe: nn.Module, noise: Tensor) -> Iterator[Tensor]:
+    """Examples with whole numbers where tokens are; where nothing else is, throughout.
+
+    All zeros and ones first, which every table has rows for: that run tells the tables.
+    """
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(words, noise.shape, generator=generator)
-    return traced(probe, tokens.to(noise.device))
+    bits = torch.randint(2, noise.shape, generator=generator).to(noise.device)
+    for plain, rest in ((bits, bits), (bits.to(noise), noise)):
+        try:
+            trace = traced(probe, plain)
+        except Exception:
+            continue
+        tables = [(place_of_tokens(use, trace), use) for use in trace.uses]
+        tables = [(at, use) for at, use in tables if at is not None]
+        example = rest.clone()
+        for at, use in tables:
+            rows, count = use.window.shape[0], use.num_positions
+            tokens = torch.randperm(max(rows, count), generator=generator)[:count]
+            tokens = tokens % rows  # unlike each other, as far as there are so many
+            example.view(-1)[at : at + count] = tokens.to(example)
+        if tables:
+            yield example
 
 
 def probe_of(observation: Observation) -> nn.Module:
@@ -77,23 +99,14 @@ def _in_products() -> Iterator[None]:
         torch.backends.mkldnn.enabled = was
 
 
-def _vocabulary(probe: nn.Module, shape: torch.Size) -> int | None:
-    """How many rows the table has that the model looks its examples up in."""
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(2, shape, generator=generator)  # which every table has
-    try:
-        trace = traced(probe, tokens.to(first_parameter(probe).device))
-    except Exception:
+def place_of_tokens(use: Use, trace: Trace) -> int | None:
+    """Where in the flattened example a lookup's numbers stand, one after another."""
+    if use.kind != LOOKUP or use.num_positions > trace.example.numel():
         return None
-    tables = [use for use in trace.uses if is_of_tokens(use, trace)]
-    return min((use.window.shape[0] for use in tables), default=None)
-
-
-def is_of_tokens(use: Use, trace: Trace) -> bool:
-    """Whether a lookup's numbers are the example."""
-    if use.kind != LOOKUP or trace.example.is_floating_point():
-        return False
-    return torch.equal(use.x.flatten().cpu(), trace.example.flatten().cpu())
+    numbers = use.x.flatten().to(trace.example)
+    windows = trace.example.flatten().unfold(0, len(numbers), 1)
+    hits = (windows == numbers).all(1).nonzero().flatten().tolist()
+    return hits[0] if hits else None
 
 
 def noise_for(observation: Observation, seed: int = 0) -> Tensor:

@@ -171,13 +171,13 @@ class Recurrent(nn.Module):
 class Writer(nn.Module):
     """A small causal transformer that predicts the next token."""
 
-    def __init__(self, *, width=48, tied=False):
+    def __init__(self, *, width=48, size=40, tied=False):
         super().__init__()
-        self.table = nn.Embedding(40, width)
+        self.table = nn.Embedding(size, width)
         self.places = nn.Parameter(torch.randn(1, 12, width) / 10)
         layer = nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True)
         self.blocks = nn.TransformerEncoder(layer, 2)
-        self.out = nn.Linear(width, 40, bias=False)
+        self.out = nn.Linear(width, size, bias=False)
         if tied:
             self.out.weight = self.table.weight
 
@@ -186,3 +186,17 @@ class Writer(nn.Module):
         mask = torch.full((length, length), -torch.inf).triu(1).to(self.places)
         hidden = self.table(tokens) + self.places[:, :length]
         return self.out(self.blocks(hidden, mask=mask))
+
+
+class Mixed(nn.Module):
+    """Nine words, the kind of each, and five numbers, packed into one row."""
+
+    def __init__(self):
+        super().__init__()
+        self.writer, self.kinds = Writer(), nn.Embedding(3, 40)
+        self.numbers = nn.Linear(5, 40)
+
+    def forward(self, row):
+        tokens, kinds, numbers = row.split([9, 9, 5], 1)
+        written = self.writer(tokens.long()) + self.kinds(kinds.long())
+        return written + self.numbers(numbers)[:, None]

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from plain import Recurrent, Writer, drawn, fresh, seeded, watched, words
+from plain import Mixed, Recurrent, Writer, drawn, fresh, seeded, watched, words
 from torch import nn
 
-from precode_lib.attacks import in_span, tokens_in_span, tokens_of
+from precode_lib.attacks import in_span, input_of, tokens_in_span, tokens_of
 
 TEXTS, ANSWERS = words(3, 1, 9), words(3, 1, 9, seed=2)
 BATCHES = words(2, 3, 7)
@@ -103,6 +103,27 @@ def test_a_bare_matrix_that_rows_are_picked_from_is_a_table():
     found = tokens_of(watched(fresh(Bag), BATCHES, words(2, 3, size=4)))
     assert found.parameter == "rows"
     assert found.sets == sets_of(BATCHES)
+
+
+def test_a_small_vocabulary_is_traced_although_its_words_repeat():
+    texts = words(2, 1, 9, size=3)
+    found = tokens_of(watched(fresh(Writer, size=3), texts, words(2, 1, 9, size=3)))
+    assert torch.equal(found.order, texts[:, 0])
+
+
+def test_words_packed_with_other_inputs_are_found_in_their_place():
+    texts, kinds = words(2, 1, 9), words(2, 1, 9, size=3, seed=5)
+    rows = torch.cat([texts.double(), kinds.double(), drawn(2, 1, 5)], 2)
+    seen = watched(fresh(Mixed), rows, words(2, 1, 9, seed=4))
+    found = tokens_of(seen)
+    assert found.parameter == "writer.table.weight"
+    assert found.sets == sets_of(texts)
+    assert tokens_of(seen, "kinds.weight").sets == sets_of(kinds)
+    assert torch.equal(tokens_in_span(seen).order, texts[:, 0])
+    numbers = input_of(seen)
+    assert (numbers.parameter, numbers.gives) == ("numbers.weight", "part")
+    assert numbers.places.tolist() == [18, 19, 20, 21, 22]
+    assert (numbers.values - rows[:, 0, 18:]).abs().max() < 1e-9
 
 
 # --- the span -----------------------------------------------------------------------
