@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from precode_lib.federated import observe
 from precode_lib.models import (
     convnet,
     dmlp,
@@ -167,6 +168,28 @@ def test_layer_names_say_where_they_stand():
         assert children == ["features", "fc"]
     lenet_names = [name for name, _ in lenet().features.named_children()]
     assert lenet_names[-3:] == ["conv3", "activation3", "flatten"]
+
+
+def test_a_norm_of_lenet_follows_each_convolution():
+    names = [n for n, _ in lenet(norm=nn.BatchNorm2d).features.named_children()]
+    assert names[:3] == ["conv1", "norm1", "activation1"]
+    assert [n[:4] for n in names].count("norm") == 3
+
+
+def test_norms_of_the_own_batch_hide_a_picture_s_contrast(generator):
+    """All else of the gradient is that of the picture, whatever its contrast."""
+    images, labels = torch.randn(2, 1, 3, 16, 16), torch.tensor([[1], [4]])
+    model = lenet((3, 16, 16), norm=nn.BatchNorm2d, generator=generator)
+    for is_training in (True, False):
+        model.train(is_training)
+        bright, faint = (
+            observe(model, scale * images, labels).shared.dense() for scale in (1, 0.5)
+        )
+        alike = [
+            torch.allclose(bright[name], faint[name], rtol=1e-2, atol=1e-4)
+            for name in bright
+        ]
+        assert all(alike) == is_training
 
 
 def test_lenet_halves_the_picture_twice():

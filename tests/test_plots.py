@@ -350,6 +350,35 @@ def test_a_table_puts_the_published_number_below_ours():
     assert "<small>" not in alone.html
 
 
+def test_the_numbers_of_a_wide_table_know_their_heads():
+    heads = ["", "a", "b", "c", "d"]
+    line = ["x", "1", ("2", "3"), "", "4"]
+    assert " data-head=" not in show_table(heads, [line], caption="Few.").html
+    wide = show_table([*heads, "<e>"], [[*line, "5"]], caption="Many.", names=2).html
+    assert 'class="precode-table precode-wide"' in wide
+    assert '<th scope="row">x</th><th scope="row">1</th><td data-head="b">2' in wide
+    assert '<td data-head="&lt;e&gt;">5</td>' in wide
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("-0.00", "0.00"),
+        ("0 of 16 (-0.00)", "0 of 16 (0.00)"),
+        ("-0", "0"),
+        ("-0.01", "-0.01"),
+        ("1e-0", "1e-0"),
+        ("16-0.00", "16-0.00"),
+        ("-0.001", "-0.001"),
+    ],
+)
+def test_a_number_rounded_to_nothing_has_no_sign(text, shown):
+    table = show_table(["", "SSIM"], [["x", (text, text)]], caption="c").html
+    assert f"<td>{shown}<small>{shown}</small></td>" in table
+    panel = Panel("found", torch.zeros(1, 2, 2), values={"SSIM": text})
+    assert panel.values == {"SSIM": shown}
+
+
 def test_a_table_refuses_a_line_of_another_length():
     with pytest.raises(ValueError, match="line 1 has 1 cells, the table 2"):
         show_table(["a", "b"], [["x", "y"], ["x"]], caption="Wrong.")

@@ -1,6 +1,6 @@
 """The table "adapt" as the book reads it: counts seed by seed, oracles, verdicts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -25,7 +25,9 @@ class Finding:
         cell: which attack on which network, with seed 0.
         successes: victims with an SSIM of 0.6 or more, of each seed that was run.
         ssim: mean over victims and seeds; None if no seed was run.
+        worst: the largest SSIM of a victim, with any seed: the client who lost most.
         first: share of guesses to which the true picture is nearest, among 1,000.
+        nearest: the lowest rank of a victim, with any seed; 1 is recognised.
         keys: the names of the files, a seed each.
         missing: seconds of one core that the seeds which were not run would cost.
     """
@@ -33,9 +35,34 @@ class Finding:
     cell: AdaptiveCell
     successes: tuple[int, ...]
     ssim: float | None
+    worst: float | None
     first: float | None
+    nearest: int | None
     keys: tuple[str, ...]
     missing: float
+
+    @classmethod
+    def of(
+        cls,
+        cell: AdaptiveCell,
+        results: Sequence[Mapping[str, Sequence[float]]],
+        *,
+        keys: tuple[str, ...],
+        missing: float = 0.0,
+    ) -> "Finding":
+        """What these results, a seed each, come to by their SSIM and ranks."""
+        ssim = [value for result in results for value in result["ssim"]]
+        ranks = [rank for result in results for rank in result["rank"]]
+        return cls(
+            cell=cell,
+            successes=tuple(sum(v >= SUCCESS_SSIM for v in r["ssim"]) for r in results),
+            ssim=_mean(ssim),
+            worst=max(ssim, default=None),
+            first=_mean(rank == 1 for rank in ranks),
+            nearest=min(ranks, default=None),
+            keys=keys,
+            missing=missing,
+        )
 
     @property
     def is_run(self) -> bool:
@@ -57,6 +84,13 @@ class Finding:
         return ", ".join(dict.fromkeys(shown))
 
     @property
+    def closeness(self) -> list[str]:
+        """Mean SSIM, that of the client who lost most, and the share recognised."""
+        if not self.is_run:
+            return ["", "", ""]
+        return [f"{self.ssim:.2f}", f"{self.worst:.2f}", f"{100 * self.first:.0f} %"]
+
+    @property
     def in_short(self) -> str:
         """Counts and mean SSIM in one cell of a table."""
         return f"{self.found} ({self.ssim:.2f})" if self.is_run else NOT_RUN
@@ -65,16 +99,13 @@ class Finding:
 def finding(shelf: Shelf, cell: AdaptiveCell) -> Finding:
     """What the files say of a cell, whatever its seed."""
     there = shelf.seeds_of(cell)
-    results = [finished.result for finished in there]
     seeds = [reseeded(cell, seed) for seed in shelf.scale.seeds]
     ran = {finished.cell for finished in there}
     # Of its own kind only: to compare a cell with all others takes long.
     known = [f for f in shelf.found.values() if f.cell.kind == cell.kind]
-    return Finding(
-        cell=reseeded(cell, shelf.scale.seeds[0]),
-        successes=tuple(sum(v >= SUCCESS_SSIM for v in r["ssim"]) for r in results),
-        ssim=_mean(value for r in results for value in r["ssim"]),
-        first=_mean(rank == 1 for r in results for rank in r["rank"]),
+    return Finding.of(
+        reseeded(cell, shelf.scale.seeds[0]),
+        [finished.result for finished in there],
         keys=tuple(finished.key for finished in there),
         missing=sum(seconds(seed, known) for seed in seeds if seed not in ran),
     )
@@ -197,18 +228,12 @@ def table_of(
         if head == "attacker" or len(set(column)) > 1
     }
     found = [finding(shelf, c) for c in shown]
-    heads = [*named, "found", "95 %, in %", "SSIM", "first of 1,000"]
+    heads = [*named, "found", "95 %, in %", "SSIM", "worst", "first of 1,000"]
     lines = [
-        [*names, f.found, f.interval, *_two_means(f), *_beside(shelf, f.cell, cells)]
+        [*names, f.found, f.interval, *f.closeness, *_beside(shelf, f.cell, cells)]
         for *names, f in zip(*named.values(), found, strict=True)
     ]
     return [*heads, "oracle", "no defense"], lines, len(named)
-
-
-def _two_means(finding: Finding) -> list[str]:
-    if finding.ssim is None or finding.first is None:
-        return ["", ""]
-    return [f"{finding.ssim:.2f}", f"{100 * finding.first:.0f} %"]
 
 
 def _beside(

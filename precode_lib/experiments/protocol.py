@@ -106,9 +106,12 @@ class Scale:
         return replace(self.training(setup), epochs=epochs)
 
     def adaptive(self, setup: Setup, attack: str, **changes) -> AdaptiveCell:
-        """An attack by whoever knows the defense; with `epoch`, on a trained model."""
+        """An attack by whoever knows the defense; with `epoch`, on a trained model.
+
+        From the longer training, where no other is said.
+        """
         if changes.get("epoch", 0) > 0:
-            changes["training"] = self.longer_training(setup)
+            changes.setdefault("training", self.longer_training(setup))
         usual = AdaptiveCell(
             setup, attack, victims=self.victims, iterations=self.strong_iterations
         )

@@ -38,6 +38,15 @@ def questions(scale: Scale) -> dict[str, list[Cell]]:
     def each(attacks, *when):
         return [c for d in _BOTTLENECKS for c in later(d, attacks, *when)]
 
+    def normed(defense, attacks, *, model="lenet-bn", ages=(0, scale.epochs)):
+        # From the shorter training: it says enough at a fifth of the cost.
+        training = scale.training(scale.setup("cifar10", model, defense))
+        trained = {"training": training, "whose": "unseen"}
+        whens = [{"epoch": epoch, **(trained if epoch else {})} for epoch in ages]
+        return [
+            c for when in whens for c in _cells(scale, model, defense, attacks, **when)
+        ]
+
     smlp = ("strong-early", "joint", "strong-told", "divide")
     return {
         "Does noise in a convolutional network protect it before it is trained?": [
@@ -76,6 +85,15 @@ def questions(scale: Scale) -> dict[str, list[Cell]]:
             *later("none", ("strong", "divide"), first, model="smlp"),
             *later("precode", smlp, first, model="smlp"),
         ],
+        "Do batch norms protect, in evaluation mode or in training mode?": [
+            cell
+            for model in ("lenet-bn", "lenet-bn-train")
+            for defense, attacks in (("none", _FRESH), ("precode", _TOLD))
+            for cell in normed(defense, attacks, model=model)
+        ],
+        "And if clients keep what their batch norms remember?": normed(
+            "own-statistics", ("strong", "joint-statistics"), ages=(scale.epochs,)
+        ),
         "Is PRECODE better placed behind the first layer?": lenet(
             "precode", _ALL, places=("after features.activation1",)
         ),

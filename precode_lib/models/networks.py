@@ -18,6 +18,7 @@ __all__ = [
     "Activation",
     "Classifier",
     "Init",
+    "Norm",
     "convnet",
     "dmlp",
     "lenet",
@@ -31,6 +32,7 @@ __all__ = [
 
 Shape = tuple[int, int, int]  # (C, H, W)
 Activation = Callable[[], nn.Module]  # makes a new module for each place
+Norm = Callable[[int], nn.Module]  # from the number of channels to a module
 DLG_INIT = uniform(0.5)
 
 
@@ -134,13 +136,15 @@ def lenet(
     *,
     num_convs: int = 3,
     activation: Activation = nn.Sigmoid,
+    norm: Norm | None = None,
     init: Init = DLG_INIT,
     generator: torch.Generator | None = None,
 ) -> Classifier:
     """The LeNet of DLG and iDLG: 12-channel 5x5 convolutions, strides 2, 2, 1, ...
 
     Its usual weights are uniform within ±0.5; `init=pytorch_default` is the other
-    choice, and easier to attack. CPL adds a fourth convolution.
+    choice, and easier to attack. CPL adds a fourth convolution. A `norm`, such as
+    nn.BatchNorm2d, follows each of them; the published network has none.
 
     >>> from precode_lib.models import lenet
     >>> sum(parameter.numel() for parameter in lenet().parameters())
@@ -153,6 +157,8 @@ def lenet(
         for i in range(1, num_convs + 1):
             stride = 2 if i <= 2 else 1
             layers[f"conv{i}"] = nn.Conv2d(channels, 12, 5, stride, padding=2)
+            if norm is not None:
+                layers[f"norm{i}"] = norm(12)
             layers[f"activation{i}"] = _made(activation)
             channels = 12
         layers["flatten"] = nn.Flatten()

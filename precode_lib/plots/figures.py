@@ -1,6 +1,7 @@
 """Pictures and finished figures as HTML: colours by role, captions, alternatives."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -60,6 +61,8 @@ class Panel:
 
     def __post_init__(self) -> None:
         check_role(self.role)
+        plain = {name: unsigned(value) for name, value in self.values.items()}
+        object.__setattr__(self, "values", plain)
         if self.pixels.dim() != 3 or self.pixels.shape[0] not in (1, 3):
             raise ValueError(
                 f"panel {self.label!r}: pixels must be (C, H, W) with C 1 or 3, got "
@@ -110,6 +113,11 @@ def describe(panel: Panel) -> str:
     """The panel in words: its label, then its values."""
     values = ", ".join(f"{name} {value}" for name, value in panel.values.items())
     return f"{panel.label}: {values}" if values else panel.label
+
+
+def unsigned(text: str) -> str:
+    """The text with 0.00 for -0.00: of a number rounded to nothing no sign is left."""
+    return re.sub(r"(?<![\w.])-(0(?:\.0+)?)(?![\w.])", r"\1", text)
 
 
 def to_image(pixels: Tensor) -> Image.Image:

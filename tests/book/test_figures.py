@@ -4,7 +4,7 @@ import pytest
 import torch
 from book_site import ROOT
 
-from precode_lib.plots import Panel, figure_html, show_pictures
+from precode_lib.plots import Panel, figure_html, show_pictures, show_table
 from precode_lib.widgets import Axis, SliderFigure
 from precode_lib.widgets.figure import panels_html
 
@@ -81,4 +81,16 @@ def test_the_name_of_a_control_does_not_lie_under_its_value(browser, width):
     page.set_content(figure._repr_html_())
     assert page.evaluate(OVERLAPS) == [False, False]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+@pytest.mark.parametrize("columns", [3, 5, 10])
+def test_a_table_of_numbers_does_not_scroll_sideways_on_a_phone(browser, columns):
+    heads = [f"first of {i},000" for i in range(columns)]
+    lines = [[f"16, 15, 16 of {i}" for i in range(columns)]] * 3
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.set_content(show_table(heads, lines, caption="c", names=2).html)
+    widths = "t => [t.scrollWidth, t.clientWidth]"
+    needed, there = page.eval_on_selector(".precode-table", widths)
+    assert needed <= there
     page.close()

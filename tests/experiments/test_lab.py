@@ -12,7 +12,7 @@ from precode_lib import data
 from precode_lib.attacks import VictimLBFGS
 from precode_lib.bottleneck import VariationalBottleneck
 from precode_lib.data import MissingDataError, Pictures, Splits, victims
-from precode_lib.experiments import DATASETS, Lab, Setup
+from precode_lib.experiments import DATASETS, MODELS, Lab, Setup
 from precode_lib.experiments.gallery import Gallery
 from precode_lib.experiments.lab import stream
 from precode_lib.experiments.runs.attack import recipe, storable
@@ -262,10 +262,10 @@ def test_the_pytorch_initialisation_is_another(lab):
     assert published.std() > 2 * pytorch.std()
 
 
-@pytest.mark.parametrize("model", ["smlp", "dmlp", "lenet", "resnet", "resnet20"])
+@pytest.mark.parametrize("model", MODELS)
 def test_every_model_classifies_the_pictures_it_was_made_for(model, lab):
     like = lab.victims(ATTACK)
-    width = 8 if model != "lenet" else None
+    width = 8 if MODELS[model].has_widths else None
     built = lab.model(Setup("photos", model, width=width), like)
     assert built(like.images).shape == (4, 10)
 

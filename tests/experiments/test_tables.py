@@ -14,6 +14,7 @@ from tiny_cells import ATS, ATTACK, TRAINED, TRAINING, of
 
 from precode_lib.experiments import (
     LITE,
+    MODELS,
     PAPER,
     SCALES,
     SMOKE,
@@ -270,7 +271,7 @@ def test_more_work_costs_more():
     assert seconds(of(ATTACK, width=1024)) > seconds(of(ATTACK, width=64))
 
 
-@pytest.mark.parametrize("model", ["smlp", "dmlp", "lenet", "resnet", "resnet20"])
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("defense", ["none", "ng-2", "gc-90", "precode"])
 def test_every_setup_has_a_cost(model, defense):
     other = {"model": model, "defense": defense, "width": None}

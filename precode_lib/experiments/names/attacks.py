@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from precode_lib.experiments.names.registry import Registry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from precode_lib.attacks import Recipe
     from precode_lib.gradients import Gradients
 
@@ -102,6 +104,13 @@ def _changed(name: str, **changes: Any) -> "Callable[[], Recipe]":
     return make
 
 
+def _imagined(model: "nn.Module") -> "nn.Module":
+    """Batch norms that ask for their statistics; torch is imported when wanted."""
+    from precode_lib.bottleneck import hold_statistics
+
+    return hold_statistics(model)
+
+
 def _but_the_last_layer(gradients: "Gradients") -> "Gradients":
     """All but the weight that Soteria prunes."""
     return gradients.drop("fc*.weight")
@@ -190,6 +199,10 @@ ATTACKS: Registry[Attack] = Registry(
             unused=("patience", "lr"),
         ),
         "strong-told": _STRONG("oracle: told the noise", _strong(), knows_noise=True),
+        "joint-statistics": _STRONG(
+            "joint search, for batch norms' statistics too",
+            _changed("JOINT", imagined=_imagined),
+        ),
         "strong-rest": _STRONG(
             "pruned layer left out", _strong(layers=lambda: _but_the_last_layer)
         ),

@@ -32,6 +32,8 @@ class Defended:
         insert: (model, setup, generator) -> the model with what protects it in there.
         step: makes what clients compute instead of their plain gradient.
         drops: whether clients run the model in training mode, for its dropout.
+        keeps_statistics: whether what batch norms remember of its training is the
+            clients' own, and the server only has what a new network has.
         options: the fields of a `Setup` that it listens to; tables name them.
         meant: the paper's defense of which this is another reading.
         is_dense: whether what it sends is met entry by entry, which takes a search
@@ -46,6 +48,7 @@ class Defended:
     insert: "Callable[[nn.Module, Any, torch.Generator], nn.Module] | None" = None
     step: "Callable[[], ClientStep] | None" = None
     drops: bool = False
+    keeps_statistics: bool = False
     options: tuple[str, ...] = ()
     meant: str | None = None
     is_dense: bool = False
@@ -163,5 +166,6 @@ DEFENSES: Registry[Defended] = Registry(
         ),
         "soteria": Defended("Soteria, 60 %", step=_soteria),
         "dropout": Defended("dropout ½, secret", insert=_with_dropout, drops=True),
+        "own-statistics": Defended("statistics kept", keeps_statistics=True),
     },
 )

@@ -1,7 +1,8 @@
 """The models that a cell may name: how each is built, and how long it takes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from precode_lib.experiments.names.registry import Registry
@@ -44,6 +45,8 @@ class Architecture:
             isn't the published one) -> a fresh model.
         width: the usual one.
         has_widths: whether it can be built in others.
+        in_training: whether clients run it in training mode, with the statistics of
+            their own batch where it has batch norms.
         pace: what it costs; the usual one is a guess.
     """
 
@@ -51,6 +54,7 @@ class Architecture:
     make: "Callable[..., nn.Module]"
     width: int = 1024
     has_widths: bool = True
+    in_training: bool = False
     pace: Pace = Pace()
 
 
@@ -71,6 +75,19 @@ def _lenet(*shape, width: int, **options) -> "nn.Module":
     return models.lenet(*shape, **options)
 
 
+def _lenet_with_norms(*shape, **options) -> "nn.Module":
+    from torch import nn
+
+    return _lenet(*shape, norm=nn.BatchNorm2d, **options)
+
+
+_LENET = Pace(
+    0.004, 4.5e-4, 6e-4, trained=8_500.0, ends_early=False, hides_defense=True
+)
+# Batch norms in training mode keep victims apart: each is searched for alone.
+_ALONE = replace(_LENET, step=0.0, victim_step=4.5e-3, dense_step=4.5e-3)
+_NORMED = partial(Architecture, make=_lenet_with_norms, width=12, has_widths=False)
+
 MODELS: Registry[Architecture] = Registry(
     "model",
     Architecture,
@@ -90,14 +107,11 @@ MODELS: Registry[Architecture] = Registry(
             _lenet,
             width=12,
             has_widths=False,
-            pace=Pace(
-                0.004,
-                4.5e-4,
-                6e-4,
-                trained=8_500.0,
-                ends_early=False,
-                hides_defense=True,
-            ),
+            pace=_LENET,
+        ),
+        "lenet-bn": _NORMED("LeNet with batch norms", pace=_LENET),
+        "lenet-bn-train": _NORMED(
+            "LeNet with batch norms, in training mode", in_training=True, pace=_ALONE
         ),
         "resnet": Architecture("ResNet", _built("resnet", blocks_per_stage=1)),
         "resnet20": Architecture("ResNet-20", _built("resnet", blocks_per_stage=3)),

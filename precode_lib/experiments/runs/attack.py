@@ -1,5 +1,6 @@
 """Attack the gradients of a cell's victims, and judge what came back."""
 
+import copy
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -7,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from precode_lib.attacks import Recipe, Search, given
 from precode_lib.basics.files import atomic_file
@@ -15,6 +17,7 @@ from precode_lib.experiments.bench import Bench, Found
 from precode_lib.experiments.cells import Progress, Run
 from precode_lib.experiments.names.attacks import ATTACKS
 from precode_lib.experiments.names.defenses import DEFENSES
+from precode_lib.experiments.names.models import MODELS
 from precode_lib.experiments.runs.judging import judged, storable
 from precode_lib.federated import Observation, observe
 from precode_lib.training import read_checkpoint
@@ -34,14 +37,30 @@ def attacked(cell, bench: Bench) -> Attacking:
     attack, noise = ATTACKS.named(cell.attack), bench.generator("noise")
     with recorded_noise() as drawn:
         seen = observed(bench, in_mode(bench, cell), noise, noise, cell.batch_size)
+    if DEFENSES.named(cell.setup.defense).keeps_statistics:
+        seen = replace(seen, model=without_statistics(seen.model))
     heard = drawn if attack.knows_noise else ()
     attacking = partial(search, heard=heard) if attack.run is None else attack.run
     return (yield from attacking(seen, cell, bench))
 
 
 def in_mode(bench: Bench, cell) -> nn.Module:
-    """The cell's model as its clients run it: in training mode only to drop."""
-    return bench.model().train(DEFENSES.named(cell.setup.defense).drops)
+    """The cell's model as its clients run it: in training mode only where it says so.
+
+    To drop features, or to norm them by their own batch.
+    """
+    setup = cell.setup
+    drops, norms = DEFENSES.named(setup.defense).drops, MODELS.named(setup.model)
+    return bench.model().train(drops or norms.in_training)
+
+
+def without_statistics(model: nn.Module) -> nn.Module:
+    """A copy whose batch norms remember what those of a new network do: nothing."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.reset_running_stats()
+    return model
 
 
 def observed(
