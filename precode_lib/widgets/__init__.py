@@ -18,6 +18,7 @@ from .exploring import explore
 from .figure import SliderFigure
 from .in_page import PageFigure
 from .leaking import leak_your_own
+from .numbers import PageNumbers, filled
 from .quiz import Option, Quiz, quiz, right, wrong
 from .watching import watch
 
@@ -26,9 +27,11 @@ __all__ = [
     "Curve",
     "Option",
     "PageFigure",
+    "PageNumbers",
     "Quiz",
     "SliderFigure",
     "explore",
+    "filled",
     "leak_your_own",
     "quiz",
     "right",

@@ -68,7 +68,7 @@ def leak_your_own(
     seen = _seen(pixels[:1], photos, width, seed)
     name = f"leak-{zlib.crc32(uris[0].encode()):08x}-{rows}"
     first = trio_html(
-        _panels(pixels[0], seen, photos, rows), size="10rem" if rows == 1 else "15rem"
+        _panels(pixels[0], seen, photos, rows), size="12rem" if rows == 1 else "15rem"
     )
     body = (
         f'<p class="precode-question">{escape(question)}</p>'
@@ -164,8 +164,7 @@ def _tools_html(names: list[str], name: str) -> str:
         '<video muted playsinline aria-label="What the camera sees"></video>'
         f'<div class="precode-tools">{button_html("take", "Take the picture")}'
         f"{button_html('cancel', 'Cancel')}</div></div>"
-        '<p class="precode-small">It stays in this page: nothing is sent anywhere, and '
-        "nothing is stored.</p>"
+        '<p class="precode-small">Stays in this page: nothing is sent or stored.</p>'
     )
 
 
