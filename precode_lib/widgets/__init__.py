@@ -4,7 +4,8 @@
 built (PRECODE_STATIC=1) both draw every frame once and return a `SliderFigure`, which
 needs nothing but the page; elsewhere they return ipywidgets that compute as you move.
 
-`quiz` asks a question with a few options. It is the same everywhere.
+`leak_your_own` needs neither: the page itself computes, and readers put in a picture of
+their own. `quiz` asks a question with a few options. Both are the same everywhere.
 
 Frames are not kept on disk: they depend on all that `render` closes over, models and
 generators included, which no key of ours would name honestly. The book keeps whole
@@ -15,6 +16,9 @@ from .axis import Axis
 from .curves import Curve
 from .exploring import explore
 from .figure import SliderFigure
+from .in_page import PageFigure
+from .leaking import leak_your_own
+from .numbers import PageNumbers, filled
 from .quiz import Option, Quiz, quiz, right, wrong
 from .watching import watch
 
@@ -22,9 +26,13 @@ __all__ = [
     "Axis",
     "Curve",
     "Option",
+    "PageFigure",
+    "PageNumbers",
     "Quiz",
     "SliderFigure",
     "explore",
+    "filled",
+    "leak_your_own",
     "quiz",
     "right",
     "watch",

@@ -109,7 +109,7 @@ class SliderFigure:
 
     def _controls_html(self, name: str) -> str:
         return "".join(
-            _control_html(axis, f"{name}-{index}")
+            control_html(axis, f"{name}-{index}")
             for index, axis in enumerate(self.axes)
         )
 
@@ -174,7 +174,8 @@ def _are_pairs(frame: Frame) -> bool:
     return len(frame) >= 4 and originals == [True, False] * (len(frame) // 2)
 
 
-def _control_html(axis: Axis, name: str) -> str:
+def control_html(axis: Axis, name: str) -> str:
+    """An axis as a slider or a menu with its label; a script enables it."""
     draw = _choice_html if axis.choice else _slider_html
     texts = [escape(text) for text in axis.texts()]
     label = f'<label for="{name}">{escape(axis.title)}</label>'

@@ -119,7 +119,7 @@ def notebook(lab, browser):
 
 
 def test_moving_sigma_by_keyboard_changes_the_picture_and_the_numbers(notebook):
-    figure = notebook.locator(".precode-figure").first
+    figure = notebook.locator(".precode-live .precode-figure").first
     leaked = figure.locator(".precode-leaked")
     before = leaked.locator("img").get_attribute("src")
     # Not `inner_text`: Lab does not draw what is out of sight.
@@ -129,7 +129,8 @@ def test_moving_sigma_by_keyboard_changes_the_picture_and_the_numbers(notebook):
     for _ in range(7):
         handle.press("ArrowRight")
     notebook.wait_for_function(
-        "([before, dd]) => { const now = document.querySelector('.precode-leaked');"
+        "([before, dd]) => {"
+        " const now = document.querySelector('.precode-live .precode-leaked');"
         " return now.querySelector('img').src !== before"
         " && now.querySelector('dd').textContent !== dd; }",
         arg=[before, similarity],
