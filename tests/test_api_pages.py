@@ -9,7 +9,16 @@ import pytest
 PAGES = Path(__file__).resolve().parents[1] / "book" / "api"
 # Rooms that are explained whole; of the others, the pages pick what a reader needs.
 ROOMS = [
-    *("attacks", "ats", "ats.evaluation", "audit", "bottleneck", "checks", "data", "defenses"),
+    *(
+        "attacks",
+        "ats",
+        "ats.evaluation",
+        "audit",
+        "bottleneck",
+        "checks",
+        "data",
+        "defenses",
+    ),
     *("experiments", "federated", "gradients", "metrics", "models", "rounds"),
     *("training", "widgets"),
 ]
