@@ -32,6 +32,7 @@ from precode_lib.attacks.labels import (
     expected_count_labels,
     known_labels,
     label_accuracy,
+    multi_hot_labels,
     row_sum_labels,
 )
 from precode_lib.attacks.lbfgs import VictimLBFGS
@@ -123,6 +124,7 @@ __all__ = [
     "largest_row",
     "least_squares",
     "mean_of",
+    "multi_hot_labels",
     "patches_of",
     "progress",
     "row_sum_labels",

@@ -4,7 +4,8 @@ A rule is a function from an observation to labels (V, B), so any of them can st
 where an attack asks for `labels`; `functools.partial` binds its options. All rest on
 one fact: with cross-entropy, averaged over a batch, the gradient of the output layer's
 bias is g_c = mean p_c - n_c / B, with p the model's probabilities and n the label
-counts. A gradient does not know in which order its pictures came: labels are sorted.
+counts; `multi_hot_labels` on its like for yes-or-no labels. Under another loss they
+refuse. A gradient does not know in which order its pictures came: labels are sorted.
 """
 
 import torch
@@ -25,14 +26,20 @@ from precode_lib.attacks.observed import (
     shared_bias,
     shared_term,
 )
+from precode_lib.attacks.outputs import (
+    check_is_cross_entropy,
+    check_picks_classes,
+    wants_several,
+)
 from precode_lib.basics.validation import (
     check_count,
+    check_examples,
     check_finite,
     check_generator,
     check_images,
     check_tensor,
 )
-from precode_lib.bottleneck import noise_from
+from precode_lib.bottleneck import logits_of, noise_from
 from precode_lib.federated import Observation
 from precode_lib.gradients import first_parameter, one_at_a_time
 
@@ -58,6 +65,7 @@ def row_sum_labels(observation: Observation, *, layer: str | None = None) -> Ten
     behind PRECODE, whose decoder has no activation. `bias_sign_labels` does not.
     """
     layer = output_layer(observation, layer)
+    check_picks_classes(observation, "row_sum_labels")
     _check_single(observation, "row_sum_labels")
     weight = shared_term(observation, layer, "weight")
     return _most_negative(row_sums(weight), f"{layer}.weight")
@@ -78,8 +86,30 @@ def bias_sign_labels(observation: Observation, *, layer: str | None = None) -> T
             [7]])
     """
     layer = output_layer(observation, layer)
+    check_picks_classes(observation, "bias_sign_labels")
     _check_single(observation, "bias_sign_labels")
     return _most_negative(_output_bias(observation, layer), f"{layer}.bias")
+
+
+def multi_hot_labels(observation: Observation, *, layer: str | None = None) -> Tensor:
+    """Several yes-or-no labels from the signs of the output bias gradient: (V, 1, C).
+
+    For one example per victim, and a loss that asks yes or no of each output, such as
+    binary cross-entropy with logits: its slope is the probability minus the label, so a
+    1 shows as a negative entry. An output so sure and right that its slope is 0 counts
+    as a no.
+    """
+    layer = output_layer(observation, layer)
+    if not wants_several(observation):
+        raise ValueError(
+            "multi_hot_labels reads the answers to a loss that asks yes or no of each "
+            "output; the clients' loss does something else: bias_sign_labels reads one "
+            "class, and known_labels what the attacker was told."
+        )
+    _check_single(observation, "multi_hot_labels")
+    bias = _output_bias(observation, layer)
+    _check_says_something(bias, f"{layer}.bias")
+    return (bias < 0).to(bias)[:, None]
 
 
 def bias_corrected_labels(
@@ -93,6 +123,7 @@ def bias_corrected_labels(
     underestimate that worth where p is large, so frequent classes take too much.
     """
     layer = output_layer(observation, layer)
+    check_is_cross_entropy(observation, "bias_corrected_labels")
     gradient = _output_bias(observation, layer)
     _check_says_something(gradient, f"{layer}.bias")
     num_examples = observation.num_examples
@@ -126,6 +157,7 @@ def expected_count_labels(
         generator: draws them and the bottlenecks' noise; a fixed one by default.
     """
     layer = output_layer(observation, layer)
+    check_is_cross_entropy(observation, "expected_count_labels")
     gradient = _output_bias(observation, layer) / _step_size(observation)
     check_finite(gradient, f"the gradient of '{layer}.bias'")
     if generator is not None:
@@ -231,8 +263,14 @@ def _check_single(observation: Observation, rule: str) -> None:
 
 def _step_size(observation: Observation) -> float:
     """An update after n small local steps is about n · lr mean gradients."""
-    local = observation.local
-    return 1.0 if local is None else local.steps * local.lr
+    if observation.local is None:
+        return 1.0
+    if observation.local.gain is None:
+        raise ValueError(
+            "the clients' optimizer does not keep the size of a gradient, in which "
+            "this rule counts; bias_sign_labels reads a single label's sign."
+        )
+    return observation.local.gain
 
 
 def _rounding(observation: Observation, name: str, gradient: Tensor) -> Tensor:
@@ -259,7 +297,8 @@ def _noise_images(
 
 
 def _check_public(images: Tensor, observation: Observation) -> None:
-    check_images(images)
+    check = check_images if len(observation.image_shape) == 3 else check_examples
+    check(images, "images")
     if images.shape[1:] != observation.image_shape:
         raise ValueError(
             f"images must be (N, {', '.join(map(str, observation.image_shape))}), like "
@@ -281,6 +320,6 @@ def _mean_probabilities(
         # Dropout in train mode can only draw from the global generator.
         torch.default_generator.manual_seed(generator.initial_seed())
         for part in images.split(_CHUNK):
-            logits = functional_call(model, buffers, (part.to(like),))
+            logits = logits_of(functional_call(model, buffers, (part.to(like),)))
             total = total + logits.softmax(1).sum(0)
     return total / len(images)

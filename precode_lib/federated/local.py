@@ -66,9 +66,24 @@ class LocalTraining:
         """Its optimizer, for a client that trains in torch's own way."""
         return self.optimizer(parameters, lr=self.lr)
 
+    @property
+    def gain(self) -> float | None:
+        """By how many times a constant slope it moves a weight of 0, such as steps·lr.
+
+        None where its steps are not in proportion to the slope, as Adam's are not.
+        """
+        one, two = (self._moved(torch.full((), slope)) for slope in (1.0, 2.0))
+        return one if abs(two - 2 * one) <= 1e-6 * abs(two) else None
+
     def update(self) -> Update:
         """What its optimizer does with one parameter, as a function of its slopes."""
         return update_of(self.started([torch.zeros(1, requires_grad=True)]))
+
+    def _moved(self, slope: Tensor) -> float:
+        update, weight, state = self.update(), torch.zeros(()).double(), {}
+        for step in range(1, self.steps + 1):
+            weight, state = update(weight, slope.double(), state, step)
+        return -weight.item()
 
     def _turn(self, num_pictures: int) -> list[slice]:
         check_count(num_pictures, "num_pictures")
