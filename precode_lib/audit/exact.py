@@ -14,6 +14,7 @@ from precode_lib.attacks import (
     closed_forms,
     expected_count_labels,
     label_accuracy,
+    multi_hot_labels,
 )
 from precode_lib.audit.findings import (
     BLIND,
@@ -73,8 +74,9 @@ def labels(scene: Scene) -> Finding:
 
 
 def _rules(scene: Scene) -> list[tuple[str, Callable]]:
+    several = ("each label's sign in the last bias", multi_hot_labels)
     if scene.case.batch == 1:
-        return [("the sign of the last bias", bias_sign_labels)]
+        return [("the sign of the last bias", bias_sign_labels), several]
     public = scene.public
     images = None if public is None else public.inputs[:256]
 

@@ -17,7 +17,10 @@ STOPPED = "stopped"  # by whoever waited
 STATES = (DONE, REFUSED, UNKNOWING, UNTRIED, FAILED, BLIND, STOPPED)
 
 # What may go wrong in an attack on a model that nobody has seen before.
-TROUBLE = (ValueError, TypeError, RuntimeError, IndexError, ArithmeticError)
+TROUBLE = (
+    *(ValueError, TypeError, RuntimeError, IndexError, ArithmeticError),
+    MemoryError,
+)
 
 # Who an attack is.
 EXACT, LABEL, SEARCH, ORACLE = "closed form", "labels", "search", "oracle"
@@ -102,3 +105,11 @@ def first_line(problem: BaseException, lines: int = 1) -> str:
     """What went wrong, in one line."""
     text = [line.strip() for line in str(problem).strip().splitlines() if line.strip()]
     return re.sub(r"\s+", " ", " ".join(text[:lines]))[:300] or type(problem).__name__
+
+
+def trouble(problem: BaseException) -> str:
+    """What stopped an attack or a client; of memory, also what to do."""
+    said = str(problem)
+    if isinstance(problem, MemoryError) or re.search("allocate|out of memory", said):
+        return "there was not enough memory: fewer clients, or a smaller batch"
+    return f"{type(problem).__name__}: {first_line(problem)}"

@@ -24,9 +24,9 @@ from precode_lib.audit.findings import (
     UNKNOWING,
     UNTRIED,
     Finding,
-    first_line,
     restored,
     stored,
+    trouble,
 )
 from precode_lib.audit.journal import Journal
 from precode_lib.audit.judging import judge
@@ -151,7 +151,7 @@ def _pace(turn: Turn, seed: int) -> float:
             if next(search, None) is None:
                 break
         return time.perf_counter() - began
-    except (*TROUBLE, MemoryError):
+    except TROUBLE:
         return 0.0  # it fails again when it is its turn, and is reported then
 
 
@@ -194,8 +194,8 @@ def _searched(turn: Turn, journal: Journal, seed: int, tell: Tell) -> Finding:
         for made in _steps(search, turn, journal):
             tell(f"{turn.name}: step {made} of {turn.iterations}")
         found = _judged(turn, search, time.monotonic() - began)
-    except (*TROUBLE, MemoryError) as problem:
-        found = _empty(turn.scene, turn.attempt, FAILED, _trouble(problem))
+    except TROUBLE as problem:
+        found = _empty(turn.scene, turn.attempt, FAILED, trouble(problem))
     journal.write(turn.name, stored(found))
     journal.forget(f"{turn.name}, under way")
     return found
@@ -263,14 +263,3 @@ def _stopped(
         for turn in waiting
         if (turn.scene.case.name, turn.attempt.name) not in done
     ]
-
-
-def _trouble(problem: BaseException) -> str:
-    """What stopped an attack; of memory, also what to do."""
-    if (
-        isinstance(problem, MemoryError)
-        or "allocate" in str(problem)
-        or "out of memory" in str(problem)
-    ):
-        return "there was not enough memory: fewer clients, or a smaller batch"
-    return f"{type(problem).__name__}: {first_line(problem)}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor, nn
 
-from precode_lib.audit.findings import TROUBLE, first_line
+from precode_lib.audit.findings import TROUBLE, trouble
 from precode_lib.audit.protections import NONE, Protection
 from precode_lib.audit.samples import Sample
 from precode_lib.audit.threats import BOX, PUBLIC, TRAINING, Threat
@@ -162,7 +162,7 @@ def play(
             seen = observe(network, inputs, labels, noise=noise, **options)
     except TROUBLE as problem:
         raise ValueError(
-            f"{case.name}: no gradient could be computed: {first_line(problem)}"
+            f"{case.name}: no gradient could be computed: {trouble(problem)}"
         ) from problem
     knows = terms.threat.knows
     used = clients * case.batch

@@ -77,6 +77,22 @@ def test_a_search_that_fails_is_no_verdict_either(convolutions, pictures, monkey
     assert report.verdict == "no verdict" and "second derivative" in report.sentence()
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 GB")],
+)
+def test_a_search_that_needs_too_much_memory_says_what_to_do(
+    convolutions, pictures, monkeypatch, problem
+):
+    def hungry(self):
+        raise problem
+
+    monkeypatch.setattr(Search, "_advance", hungry)
+    report = audit(convolutions, pictures, effort=0.2)
+    assert report.verdict == "no verdict"
+    assert "not enough memory: fewer clients" in report.sentence()
+
+
 def test_clients_that_cannot_compute_are_no_audit(pictures):
     class Raising(nn.Linear):
         def forward(self, x):

@@ -35,6 +35,7 @@ class Kept:
         trains: the mode of the model.
         searched: whether a search can be made: of tokens none can.
         features: whether the last layer's inputs come back.
+        name: in the table.
     """
 
     make: Callable[[], nn.Module]
@@ -45,6 +46,7 @@ class Kept:
     trains: bool = True
     searched: bool = True
     features: bool = True
+    name: str = ""
 
 
 def torchvision(name: str, **options) -> Callable[[], nn.Module]:
