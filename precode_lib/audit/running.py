@@ -35,6 +35,7 @@ from precode_lib.basics.validation import check_range
 
 Tell = Callable[[str], None]
 _SAVED_EVERY = 5.0  # seconds between two checkpoints of a search
+_LONG = 1.0  # seconds that a step takes to be timed by its first one
 _MARGIN = 0.85  # of the budget is given out: paces are measured, not promised
 
 
@@ -143,34 +144,47 @@ def _planned(
 
 
 def _pace(turn: Turn, seed: int) -> float:
-    """Seconds of the second step, for the first one warms up; 0 where it fails."""
+    """Seconds of the second step, or of a long first one; 0 where it fails."""
+    seconds = 0.0
     try:
         search = _begun(turn, 2, seed)
         for _ in range(2):
             began = time.perf_counter()
             if next(search, None) is None:
                 break
-        return time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            if seconds > _LONG:  # beside which warming up is nothing
+                break
     except TROUBLE:
         return 0.0  # it fails again when it is its turn, and is reported then
+    return seconds
 
 
 def _shared_out(turns: list[Turn], seconds: float) -> list[Turn]:
-    """Equal parts of the time for all; what one does not need goes to the others."""
-    left, waiting = max(seconds, 0.0), sorted(turns, key=_wanted)
-    given: dict[str, int] = {}
+    """Equal parts of the time for all; what one does not need goes to the others.
+
+    A search whose part would be too short to say anything leaves it to the others: the
+    most expensive one first, until every search that is made says something.
+    """
+    staying = sorted(turns, key=lambda turn: turn.pace * turn.attempt.least)
+    steps = _in_parts(staying, seconds)
+    while any(steps[t.name] < t.attempt.least for t in staying):
+        staying.pop()
+        steps = _in_parts(staying, seconds)
+    return [replace(turn, iterations=steps.get(turn.name, 0)) for turn in turns]
+
+
+def _in_parts(turns: list[Turn], seconds: float) -> dict[str, int]:
+    """How many steps each makes if all have equal parts of the time."""
+    left, steps = max(seconds, 0.0), {}
+    waiting = sorted(turns, key=lambda turn: turn.pace * turn.attempt.full)
     for number, turn in enumerate(waiting):
         part = left / (len(waiting) - number)
-        steps = turn.attempt.full
+        steps[turn.name] = turn.attempt.full
         if turn.pace > 0:
-            steps = min(steps, int(part / turn.pace))
-        given[turn.name] = steps
-        left -= steps * turn.pace
-    return [replace(turn, iterations=given[turn.name]) for turn in turns]
-
-
-def _wanted(turn: Turn) -> float:
-    return turn.pace * turn.attempt.full
+            steps[turn.name] = min(turn.attempt.full, int(part / turn.pace))
+        left -= steps[turn.name] * turn.pace
+    return steps
 
 
 def _begun(turn: Turn, iterations: int, seed: int) -> Search:

@@ -1,11 +1,14 @@
 """Which search applies where, and what an attacker has to know for it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from precode_lib.audit.attempts import attempts, cut_share
 from precode_lib.audit.protections import NONE, protection
+from precode_lib.audit.running import Turn, _shared_out
 from precode_lib.audit.samples import sample
 from precode_lib.audit.scenes import Case, Terms, play
 from precode_lib.audit.threats import BOX, threat
@@ -94,3 +97,32 @@ def test_only_data_enhanced_attackers_look_at_public_examples():
     eight = victims("photos", 8)
     assert scene(lenet(), eight, letter="C").public is None
     assert len(scene(lenet(), eight, letter="D").public) == 6
+
+
+def turns(*paces: float) -> list[Turn]:
+    """Made-up searches that take so long a step."""
+    made = []
+    for number, pace in enumerate(paces):
+        attempt = replace(attempts()[1], name=f"search {number}", full=30, least=5)
+        made.append(Turn(scene(lenet()), attempt, pace=pace))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("paces", "seconds", "steps"),
+    [
+        ((1.0, 1.0), 60, [30, 30]),
+        ((1.0, 1.0), 20, [10, 10]),
+        ((0.1, 1.0), 20, [30, 17]),  # what the first does not need
+        ((1.0, 1.0), 8, [8, 0]),  # 4 and 4 would say nothing
+        ((5.0, 1.0), 20, [0, 20]),  # the most expensive goes first
+        ((5.0, 5.0), 20, [0, 0]),
+        ((0.0, 1.0), 3, [30, 0]),  # one that fails, and is reported
+        ((1.0,), -2, [0]),
+    ],
+)
+def test_a_budget_is_shared_out_so_that_what_is_made_says_something(
+    paces, seconds, steps
+):
+    planned = _shared_out(turns(*paces), seconds)
+    assert [turn.iterations for turn in planned] == steps
