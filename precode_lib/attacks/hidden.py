@@ -267,6 +267,11 @@ def given(numbers: Sequence[Tensor], *, num_examples: int = 1) -> Policy:
         num_examples: B.
     """
     check_count(num_examples, "num_examples")
+    if isinstance(numbers, Tensor):
+        raise TypeError(
+            f"numbers are a list with a tensor for each layer that draws, got one "
+            f"tensor {tuple(numbers.shape)}: write given([noise])."
+        )
     for each in numbers:
         if not isinstance(each, Tensor) or len(each) % num_examples:
             came = getattr(each, "shape", type(each).__name__)

@@ -6,25 +6,31 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from precode_lib.attacks import IGA, Search, given
+from precode_lib.attacks import IGA, Recipe, Search, VictimLBFGS, given
+from precode_lib.attacks.labels import known_labels
+from precode_lib.attacks.objectives import squared_distance
+from precode_lib.attacks.starts import zeros
 from precode_lib.bottleneck import with_precode
 from precode_lib.data import Pictures, victims
-from precode_lib.federated import observe
+from precode_lib.federated import Observation, observe
+from precode_lib.gradients import Gradients
 from precode_lib.marking import (
     drawn,
     exercise,
+    expect,
     expect_choice,
     expect_close,
     expect_number,
+    numbers_of,
     open_question,
 )
 from precode_lib.metrics import score
 from precode_lib.models import smlp
 
-NOTEBOOKS_USE = ["ERRORS", "search_with_noise"]
+NOTEBOOKS_USE = ["ERRORS", "SMALL_SEARCH", "overheard", "search_with_noise"]
 ERRORS = [0, 0.1, 0.3, 0.5, 1, 3]
 BEFORE = ["hidden1.weight", "hidden1.bias", "encoder.weight", "encoder.bias"]
 BEHIND = ["decoder.weight", "decoder.bias", "fc.weight", "fc.bias"]
@@ -302,6 +308,109 @@ def _expect_picture(
         rtol=1e-2,
         atol=1e-2,
     )
+
+
+# Of clients so small that a search arrives, but for one in a hundred: hence the median.
+SMALL_SEARCH = Recipe(
+    name="small",
+    distance=squared_distance,
+    optimizer=partial(VictimLBFGS, lr=1.0),
+    iterations=6,
+    start=zeros,
+    labels=known_labels,
+)
+_CLIENTS, _SHAPE, _CODE = 3, (1, 5, 5), 4
+
+
+@cache
+def _small_network() -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    plain = smlp(
+        _SHAPE, num_classes=4, width=24, activation=nn.Softplus, generator=generator
+    )
+    return with_precode(plain, before="fc", k=_CODE, generator=generator)
+
+
+def overheard(heard: Mapping[str, Tensor], labels: Tensor) -> Observation:
+    """What a server knows of clients with these gradients, (V, ...) by name.
+
+    All have the same small network with PRECODE, and one picture each.
+    """
+    return Observation(
+        shared=Gradients(heard),
+        model=_small_network(),
+        image_shape=torch.Size(_SHAPE),
+        num_examples=1,
+        num_classes=4,
+        labels=labels,
+    )
+
+
+def _small_clients(generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Pictures, labels and noise of some clients, one picture each."""
+    images = torch.randn(_CLIENTS, 1, *_SHAPE, generator=generator)
+    labels = torch.randint(4, (_CLIENTS, 1), generator=generator)
+    return images, labels, torch.randn(_CLIENTS, _CODE, generator=generator)
+
+
+def _sent(images: Tensor, labels: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    shared = observe(_small_network(), images, labels, noise=[noise]).shared
+    return dict(shared.dense().items())
+
+
+def _errors(came: Any, images: Tensor) -> Tensor:
+    """How far each picture is from the true one, over that one's length: (V,)."""
+    found = numbers_of(came)
+    expect(
+        found is not None and found.numel() == images.numel(),
+        f"the result should be pictures of the shape {tuple(images.shape)}.",
+        hint="the `images` of the search's `result`.",
+    )
+    gaps = (found.reshape(images.shape) - images).flatten(1).norm(dim=1)
+    return gaps / images.flatten(1).norm(dim=1)
+
+
+@exercise
+def find(learner, generator):
+    """Noise that is unknown, that is told, and that is not the clients' own."""
+    images, labels, noise = _small_clients(generator)
+    heard = _sent(images, labels, noise)
+    far = "the median picture is {:.1f} of its length away from the true one, {}."
+
+    came = learner(heard, labels)
+    expect(
+        not _is_grey(came),
+        "the pictures are grey, as the search begins.",
+        hint="a search makes its steps while you loop over it; only then has it a "
+        "result.",
+    )
+    error = _errors(came, images).median().item()
+    expect(
+        error < 0.1,
+        far.format(error, "where the noise is unknown"),
+        hint="the recipe's `hidden` is `fresh`: noise drawn anew at every step. It has "
+        "to be searched for.",
+    )
+    error = _errors(learner(heard, labels, noise), images).median().item()
+    expect(
+        error < 0.1,
+        far.format(error, "though the noise is told"),
+        hint="`hidden=given([noise])`: a list with the noise of the one bottleneck.",
+    )
+    wrong = noise.roll(1, 0)
+    error = _errors(learner(heard, labels, wrong), images).min().item()
+    expect(
+        error > 0.1,
+        "told a noise that is not the clients', your oracle finds the pictures all the "
+        "same.",
+        hint="it searches for the noise although it was given; an oracle takes what it "
+        "is told.",
+    )
+
+
+def _is_grey(came: Any) -> bool:
+    found = numbers_of(came)
+    return found is not None and not found.any()
 
 
 VERDICTS = {

@@ -119,6 +119,11 @@ def objective_at(seen, images, policy, **changes):
     return next(Search(seen, recipe, generator=seeded(), start=images)).objective
 
 
+def test_one_tensor_of_noise_is_refused_with_how_to_write_it():
+    with pytest.raises(TypeError, match=r"one tensor \(2, 3\): write given\(\[noise"):
+        given(torch.zeros(2, 3))
+
+
 def test_at_the_truth_the_given_noise_leaves_no_distance_and_other_noise_does(
     behind_precode,
 ):

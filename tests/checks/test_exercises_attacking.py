@@ -1,10 +1,13 @@
 """Typical wrong answers about attacks on PRECODE, and what each is told."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from marking import assert_refused, assert_right
 from torch.nn import functional as F
 
+from precode_lib.attacks import Search, fresh, given, searched, still
 from precode_lib.checks import attacking as check
 
 RIGHT = (0.64, 0.2, 0.36, 13 / 17)
@@ -172,6 +175,60 @@ def never_an_oracle(A, B, heard, noise=None):
 )
 def test_a_wrong_match_is_told_what_it_does_with_the_noise(learner, hint):
     assert_refused(check.match, learner, hint=hint)
+
+
+def attacker(choose, *, steps=True, answer=lambda result: result.images):
+    """A search whose `hidden` is chosen from the noise, or None."""
+
+    def find(heard, labels, noise=None):
+        recipe = replace(check.SMALL_SEARCH, hidden=choose(noise))
+        seen = check.overheard(heard, labels)
+        search = Search(seen, recipe, generator=torch.Generator().manual_seed(0))
+        for _ in search if steps else ():
+            pass
+        return answer(search.result)
+
+    return find
+
+
+def joint_or_told(noise):
+    return searched() if noise is None else given([noise])
+
+
+def begun_at(noise):
+    """A search that begins at the noise which it is told, and goes on."""
+    return searched(start=lambda *_, **__: noise[:, None])
+
+
+@pytest.mark.parametrize(
+    ("learner", "hint"),
+    [
+        (attacker(lambda noise: fresh), "drawn anew at every step"),
+        (attacker(lambda noise: still), "drawn anew at every step"),
+        (
+            attacker(lambda noise: fresh if noise is None else given([noise])),
+            "It has to be searched for",
+        ),
+        (
+            attacker(lambda noise: searched() if noise is None else still),
+            "a list with the noise of the one bottleneck",
+        ),
+        (attacker(lambda noise: searched()), "although it was given"),
+        (
+            attacker(lambda noise: searched() if noise is None else begun_at(noise)),
+            "although it was given",
+        ),
+        (attacker(joint_or_told, steps=False), "makes its steps while you loop"),
+        (attacker(joint_or_told, answer=lambda r: r.objective), "of the shape"),
+    ],
+)
+def test_a_wrong_search_is_told_what_it_does_with_the_noise(learner, hint):
+    assert_refused(check.find, learner, hint=hint)
+
+
+def test_noise_that_is_not_in_a_list_is_the_library_s_to_refuse():
+    told = attacker(lambda noise: searched() if noise is None else given(noise))
+    assert_refused(check.find, told, hint=r"given\(\[noise\]\)", state="raised")
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,17 @@ import copy
 import itertools
 import math
 import statistics
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from precode_lib import attacks
+from precode_lib.attacks.objectives import squared_distance
+from precode_lib.checks import attacking
 
 
 def _array(value):
@@ -564,6 +569,39 @@ def match_by_steps(A, B, heard, noise=None):
     return found[: A.shape[1]].tolist()
 
 
+def found_by_the_joint_attack(heard, labels, noise=None):
+    """The library's own joint recipe with other numbers, and the distance in words."""
+    hidden = attacks.searched(start=attacks.expected)
+    if noise is not None:
+        hidden = attacks.given((noise,), num_examples=1)
+    options = {"iterations": 15, "prior_weight": 0.0, "stages": (1.0,)}
+    search = attacks.joint(
+        attacking.overheard(heard, labels),
+        generator=torch.Generator().manual_seed(9),
+        hidden=hidden,
+        distance=squared_distance,
+        **options,
+    )
+    deque(search, maxlen=0)
+    return search.result.images[:, 0].numpy()
+
+
+def found_one_by_one(heard, labels, noise=None):
+    """A search for each client, as a list of pictures."""
+    found = []
+    for i, label in enumerate(labels):
+        own = {name: term[i : i + 1] for name, term in heard.items()}
+        seen = attacking.overheard(own, label[None])
+        told = (
+            attacks.searched() if noise is None else attacks.given([noise[i : i + 1]])
+        )
+        recipe = replace(attacking.SMALL_SEARCH, hidden=told, iterations=20)
+        search = attacks.Search(seen, recipe, generator=torch.Generator())
+        *_, last = search
+        found.append(last.images[0, 0])
+    return found
+
+
 # is_it_safe
 
 
@@ -757,6 +795,7 @@ RIGHT = {
         noise_gradient_in_doubles,
     ],
     "attacking.match": [in_numpy(match_by_pinv), match_by_steps],
+    "attacking.find": [found_by_the_joint_attack, found_one_by_one],
     "is_it_safe.accountant": [epsilon_in_logarithms, epsilon_by_an_expectation],
     "is_it_safe.label_without_bias": [
         in_numpy(label_by_correlation),
