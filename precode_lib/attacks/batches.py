@@ -272,12 +272,12 @@ def _silent_units(
 ) -> Callable[[Tensor], Tensor] | None:
     """From inputs (N, K) to the units that cannot have fired on them, (N, M).
 
-    None where nobody knows: no ReLU follows, the layer runs more than once, or its
-    weights moved between the steps.
+    If a ReLU follows. None where the layer runs more than once, or its weights moved
+    between the steps.
     """
     sight, local = seen.sight, observation.local
     moved = local is not None and local.steps > 1
-    if sight is None or not (sight.use.is_rectified and seen.is_alone) or moved:
+    if sight is None or not seen.is_alone or moved:
         return None
     parameters = dict(observation.model.named_parameters())
     weight = sight.use.matrices(parameters[seen.weight].detach()[None])[0]

@@ -149,7 +149,7 @@ def _of_patches(
     if observation.num_examples > 1:
         return
     for embedding in embeddings(observation, sights, trace):
-        read = partial(read_patches, embedding=embedding, trace=trace)
+        read = partial(read_patches, embedding=embedding)
         yield Leak("patches", embedding.use.parameter, PICTURE, read)
 
 

@@ -16,9 +16,10 @@ from precode_lib.attacks.uses import (
     Trace,
     Use,
     Window,
-    aten,
     whole,
 )
+
+aten = torch.ops.aten
 
 # Larger inputs and outputs are kept only until all together have so many numbers.
 _SMALL, _ROOM = 2**16, 2**25
@@ -58,12 +59,8 @@ class Listener(TorchDispatchMode):
         self.trace.order.update(dict.fromkeys(named.values()))
         noted = self._note(func, args, output, before, named, makers)
         for tensor in inputs:
-            if id(tensor) in noted:
-                continue
-            if id(tensor) in named:
+            if id(tensor) in named and id(tensor) not in noted:
                 self.trace.others[named[id(tensor)]] += 1
-            if makers[id(tensor)] is not None:
-                makers[id(tensor)].readers.append(func)
         return output
 
     def _name(self, tensor: Tensor) -> str | None:
@@ -163,10 +160,11 @@ class Listener(TorchDispatchMode):
         """A bias, or what is added position by position."""
         for z, added in (pair, pair[::-1]):
             use = makers[id(z)]
-            if use is not None and self._completes(use, added, named):
+            is_bare = use is not None and use.bias is None
+            if is_bare and self._is_bias(added, use, named):
                 use.output, use.bias = self._copied(output), named[id(added)]
                 self._made(use, output)
-                return {id(z), id(added)}
+                return {id(added)}
         for z, added in (pair, pair[::-1]):
             other = before if z is pair[0] else z
             if id(z) not in named and self._positions(added, other, named, makers):
@@ -194,11 +192,6 @@ class Listener(TorchDispatchMode):
         width = parameter.shape[-1]
         first = (part.storage_offset() - parameter.storage_offset()) // width
         return torch.arange(first, first + part.numel() // width, device=part.device)
-
-    def _completes(self, use: Use, added: Tensor, named) -> bool:
-        """Whether this sum is a product's bias, and the first that reads it."""
-        is_first = use.bias is None and not use.readers
-        return is_first and self._is_bias(added, use, named)
 
     def _is_bias(self, bias: Tensor | None, use: Use, named) -> bool:
         """Whether this is one number for each output, all of its parameter."""

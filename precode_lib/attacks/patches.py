@@ -39,12 +39,14 @@ class Embedding:
         use: of the weight, or of the tokens' table.
         addition: of the positions.
         at: (N,), which of the added rows belongs to which patch.
+        is_alone: whether these parameters are read nowhere else.
         sight: what the weight sees; None of tokens.
     """
 
     use: Use
     addition: Addition
     at: Tensor
+    is_alone: bool
     sight: Sight | None = None
 
     def slopes(self, observation: Observation) -> Tensor:
@@ -64,7 +66,9 @@ def embedding_of(
     pair = positions_of(use, trace)
     if pair is None or pair[0].parameter not in observation.shared:
         return None
-    return Embedding(use, *pair, sight)
+    addition, at = pair
+    is_alone = trace.is_alone(use) and trace.is_added_once(addition)
+    return Embedding(use, addition, at, is_alone, sight)
 
 
 def patches_of(observation: Observation) -> Leaked:
@@ -87,7 +91,7 @@ def patches_of(observation: Observation) -> Leaked:
             "another shared one is added, position by position: without the gradient "
             "of learned positions the patches have more unknowns than equations."
         )
-    return read_patches(observation, found[0], trace)
+    return read_patches(observation, found[0])
 
 
 def embeddings(
@@ -100,16 +104,14 @@ def embeddings(
     return [embedding for embedding in found if embedding is not None]
 
 
-def read_patches(
-    observation: Observation, embedding: Embedding, trace: Trace
-) -> Leaked:
+def read_patches(observation: Observation, embedding: Embedding) -> Leaked:
     """The patches and the picture that they make."""
     sight, use = embedding.sight, embedding.use
     slopes = embedding.slopes(observation)
     matrices = dense(use.matrices(observation.shared[use.parameter]))
     values, held = solved(slopes, matrices)
     provable = observation.num_examples == 1 and _is_fixed(observation)
-    provable = provable and trace.is_alone(use)
+    provable = provable and embedding.is_alone
     shape = observation.image_shape
     return Leaked(
         parameter=use.parameter,
@@ -135,18 +137,16 @@ def solved(slopes: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
     eps = torch.finfo(matrices.dtype).eps
     left, right = slopes.double(), matrices.double()
     u, strengths, vh = torch.linalg.svd(left.mT, full_matrices=False)
-    floor = 16 * eps * strengths[:, :1]
-    inverse = torch.where(strengths > floor, 1 / strengths, 0)
+    inverse = torch.where(strengths > 16 * eps * strengths[:, :1], 1 / strengths, 0)
     values = (vh.mT * inverse[:, None]) @ (u.mT @ right)
     error = (left.mT @ values - right).flatten(1).norm(dim=1)
     sizes = right.flatten(1).norm(dim=1)
     tolerance = max(1e-6, 256 * eps)
-    weakest = strengths[:, -1]
-    moved = 16 * eps * sizes / weakest / values.flatten(1).norm(dim=1)
-    held = (error <= tolerance * sizes) & (weakest > floor[:, 0]) & (moved < _ROOM)
+    moved = 16 * eps * sizes / strengths[:, -1] / values.flatten(1).norm(dim=1)
+    held = (error <= tolerance * sizes) & (moved < _ROOM)
     if slopes.shape[1] >= slopes.shape[2]:
         held = torch.zeros_like(held)  # every gradient has such a solution
-    return values.to(matrices), held & (sizes > 0)
+    return values.to(matrices), held
 
 
 def _is_fixed(observation: Observation) -> bool:

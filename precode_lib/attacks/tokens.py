@@ -117,10 +117,10 @@ def _in_order(slopes: Tensor, rows: Tensor, kept: Tensor) -> Tensor:
     nowhere = torch.full(slopes.shape[:2], -1, device=rows.device)
     if not len(names):
         return nowhere
-    one_hot, held = solved(slopes, rows[:, names].mT)
+    one_hot, _ = solved(slopes, rows[:, names].mT)
     is_one_hot = (one_hot.amax(2) - 1).abs().amax(1) < 0.01
     found = names[one_hot.argmax(2)]
-    return found.where((held & is_one_hot)[:, None], nowhere)
+    return found.where(is_one_hot[:, None], nowhere)
 
 
 def in_span(

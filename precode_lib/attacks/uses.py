@@ -12,9 +12,6 @@ from precode_lib.gradients import Outer, Term, dense
 
 LINEAR, CONVOLUTION, LOOKUP = "linear", "convolution", "lookup"
 
-aten = torch.ops.aten
-_RECTIFIERS = {aten.relu.default, aten.relu_.default}
-
 
 @dataclass(frozen=True)
 class Window:
@@ -51,7 +48,6 @@ class Use:
         unfold: of a convolution: what makes (N, K) of its maps.
         bias: the name of the parameter that was added to each output, if one was.
         is_whole: whether the matrix is the parameter itself, outputs first.
-        readers: the operations that took the output, the bias's addition left out.
     """
 
     parameter: str
@@ -63,7 +59,6 @@ class Use:
     unfold: dict[str, tuple] | None = None
     bias: str | None = None
     is_whole: bool = True
-    readers: list = field(default_factory=list)
 
     @property
     def num_inputs(self) -> int:
@@ -74,11 +69,6 @@ class Use:
     def width(self) -> int:
         """How many come out."""
         return self.window.shape[1 if self.kind == LOOKUP else 0]
-
-    @property
-    def is_rectified(self) -> bool:
-        """Whether a ReLU follows, and nothing else reads the output."""
-        return len(self.readers) == 1 and self.readers[0] in _RECTIFIERS
 
     def inputs(self) -> Tensor | None:
         """What came in as (N, K), one row for each position; None if it is unknown."""
@@ -149,7 +139,17 @@ class Trace:
 
     def is_alone(self, use: Use) -> bool:
         """Whether its parameters were read here and nowhere else."""
+        read = self._reads()
+        return read[use.parameter] == 1 and (use.bias is None or read[use.bias] == 1)
+
+    def is_added_once(self, addition: Addition) -> bool:
+        """Whether its parameter, or the rows looked up in it, were added only here."""
+        looked_up = any(u.kind == LOOKUP for u in self.of(addition.parameter))
+        return self._reads()[addition.parameter] == 1 + looked_up
+
+    def _reads(self) -> Counter:
         read = Counter(self.others)
         read.update(u.parameter for u in self.uses)
         read.update(u.bias for u in self.uses)
-        return read[use.parameter] == 1 and (use.bias is None or read[use.bias] == 1)
+        read.update(a.parameter for a in self.additions)
+        return read

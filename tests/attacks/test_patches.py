@@ -56,6 +56,10 @@ def test_the_equations_are_those_of_all_patches():
     assert held.all()
     _, held = solved(slopes, slopes.mT @ patches + 1e-4 * drawn(2, 9, 12, seed=3))
     assert not held.any()
+    square = drawn(2, 9, 9)  # as many equations as unknowns: one solution, no proof
+    found, held = solved(square, square.mT @ drawn(2, 9, 12, seed=2))
+    assert_close(found, drawn(2, 9, 12, seed=2), rtol=0, atol=1e-8)
+    assert not held.any()
 
 
 def test_precode_at_the_end_hides_no_patch():
@@ -100,6 +104,17 @@ def test_one_block_and_one_query_make_the_slopes_dependent():
     found = patches_of(watched(model, PICTURES, LABELS))
     assert not found.certified.any()
     assert (found.images - PICTURES[:, 0]).abs().max() > 0.1
+
+
+def test_positions_that_are_added_twice_prove_nothing():
+    class Twofold(Maps):
+        def forward(self, x):
+            hidden = self.proj(x) + self.places + self.places
+            return self.head(hidden.relu().mean((2, 3)))
+
+    found = patches_of(watched(fresh(Twofold), PICTURES, LABELS))
+    assert_close(2 * found.images, PICTURES[:, 0], rtol=0, atol=1e-8)
+    assert not found.certified.any()
 
 
 def test_noise_and_local_steps_take_the_proof_away():

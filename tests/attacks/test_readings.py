@@ -226,9 +226,10 @@ def test_batch_statistics_are_no_fixed_scale():
 
 
 def test_features_move_between_local_steps_and_are_proven_after_one_only():
-    model = fresh(smlp, (3, 8, 8), width=24, generator=seeded())
+    # Of two classes all slopes have one direction, so a mixture fits as well.
+    model = fresh(smlp, (3, 8, 8), 2, width=24, generator=seeded())
     for steps, proven in ((1, True), (3, False)):
-        seen = observe(model, PICTURES, LABELS, local=LocalTraining(steps, 0.1))
+        seen = observe(model, PICTURES, LABELS % 2, local=LocalTraining(steps, 0.1))
         assert input_of(seen).certified.all()  # the picture stays
         assert bool(features_of(seen).certified.all()) == proven
 
@@ -254,6 +255,23 @@ def test_a_bias_that_two_layers_share_proves_nothing():
     found = input_of(seen_of(Shared), "one.weight")
     assert not found.certified.any()
     assert (found.values - FLAT).abs().max() > 0.1
+
+
+def test_a_bias_that_is_added_twice_halves_the_input_and_proves_nothing():
+    class Twofold(Column):
+        def forward(self, x):
+            hidden = self.A @ x.flatten(1)[..., None] + self.b + self.b
+            return self.head(hidden.squeeze(2).relu())
+
+    found = input_of(seen_of(Twofold), "A")
+    assert_close(2 * found.values, FLAT, rtol=0, atol=1e-9)
+    assert not found.certified.any()
+
+
+def test_what_bends_the_picture_is_no_scale():
+    found = input_of(seen_of(linear, nn.Flatten(), nn.Tanh()), "2.weight")
+    assert found.gives == "features"
+    assert_close(found.values, FLAT.tanh(), rtol=0, atol=1e-9)
 
 
 def test_two_pictures_are_no_input_of_one():

@@ -186,6 +186,17 @@ def test_candidates_are_inside_or_they_are_not():
     assert repr(strangers) == "Membership([0, 0] of 5 inside, 2 of 2 certified)"
 
 
+def test_who_is_nearly_inside_takes_the_proof_away():
+    seen = recurrent()
+    name = "lstm.weight_ih_l0"
+    size = 1e-4 * seen.shared[name].abs().max()
+    noisy = seen.shared.map(
+        lambda g: g + size * torch.randn(g.shape, generator=seeded(6)).to(g)
+    )
+    assert tokens_in_span(seen).certified.all()
+    assert not tokens_in_span(replace(seen, shared=noisy)).certified.any()
+
+
 def test_behind_a_layer_norm_the_space_is_one_dimension_smaller():
     # All vectors of mean 0: a span of one dimension less than K holds every one.
     class Normed(nn.Module):
