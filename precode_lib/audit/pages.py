@@ -112,6 +112,17 @@ def page(report: Report) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def frame(report: Report, *, height: str = "36rem") -> str:
+    """The page in a frame, for notebooks: it stays apart from what is around it."""
+    title = _text(f"Report: audit of {report.subject['name']}")
+    style = f"width: 100%; height: {height}; border: 1px solid #8886"
+    inner = _text(page(report))
+    return (
+        f'<div><iframe title="{title}" sandbox style="{style}" srcdoc="{inner}">'
+        "</iframe></div>"
+    )
+
+
 def _text(value: object) -> str:
     return escape(str(value), quote=True)
 

@@ -142,9 +142,9 @@ class CaseReport:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """All of an audit.
+    """All of an audit; a notebook shows its page.
 
     Args:
         subject: what was audited: name, parameters, kind and shape of examples, notes.
@@ -163,6 +163,14 @@ class Report:
     cases: tuple[CaseReport, ...]
     sent: Tensor | None = field(default=None, repr=False, compare=False)
     cost: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.verdict}. {self.sentence()}>"
+
+    def _repr_html_(self) -> str:
+        from precode_lib.audit.pages import frame  # which knows reports
+
+        return frame(self)
 
     @property
     def audited(self) -> list[CaseReport]:

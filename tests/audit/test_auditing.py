@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,42 @@ def test_what_could_not_be_tried_is_no_verdict_and_never_safe(convolutions, pict
     assert {f.state for f in searches} <= {UNTRIED, REFUSED}
     assert report.verdict == "no verdict" and report.exit_code == 2
     assert any("steps were left" in sentence for sentence in report.not_tried())
+
+
+@pytest.mark.filterwarnings("error")
+def test_gradients_that_are_empty_are_no_verdict_and_the_report_says_so(pictures):
+    model = smlp((3, 8, 8), 4, width=32, generator=seeded())
+    with torch.no_grad():
+        for value in model.fc.parameters():
+            value.zero_()
+    report = audit(model, pictures, effort=NO_SEARCH)
+    assert report.verdict == "no verdict" and report.exit_code == 2
+    assert "of the gradient's entries were zero" in report.sentence()
+
+
+def test_a_report_shows_itself_in_a_notebook_and_its_verdict_in_a_terminal(
+    mlp, pictures
+):
+    report = audit(mlp, pictures, effort=NO_SEARCH, name='"><script>alert(1)</script>')
+    assert repr(report) == f"<Report: leaks. {report.sentence()}>"
+    found = Tags()
+    found.feed(report._repr_html_())
+    assert [name for name, _ in found.tags] == ["div", "iframe"]
+    attributes = found.tags[1][1]
+    assert attributes["srcdoc"] == page(report)
+    assert attributes["sandbox"] is None  # there, with no permission at all
+    assert attributes["title"] == f"Report: audit of {report.subject['name']}"
+
+
+class Tags(HTMLParser):
+    """The tags of a page, with what they have."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
 
 
 def test_a_search_that_fails_is_no_verdict_either(convolutions, pictures, monkeypatch):
