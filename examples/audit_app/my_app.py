@@ -2,7 +2,8 @@
 
 In this folder:
 
-    precode audit my_app:make_model --data my_app:make_examples --loss my_app:per_example
+    precode audit my_app:make_model --data my_app:make_examples \
+        --loss my_app:per_example
 
 Put your own in their place. A name is all that the command needs; the functions may lie
 in any module that can be imported from where it is given.
