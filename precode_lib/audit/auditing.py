@@ -13,6 +13,7 @@ from precode_lib.audit.cost import cost
 from precode_lib.audit.criteria import DEFAULT, Criterion, criterion
 from precode_lib.audit.findings import Finding
 from precode_lib.audit.journal import Journal, digest
+from precode_lib.audit.judging import in_words, truth
 from precode_lib.audit.protections import NONE, Protection, protection
 from precode_lib.audit.report import INCOMPLETE, CaseReport, Report
 from precode_lib.audit.running import run
@@ -127,6 +128,9 @@ def audit(
         rule=judged_by,
         cases=tuple(_case(scene, found) for scene in scenes),
         sent=clients_have.pixels,
+        said=()
+        if clients_have.kind == "picture"
+        else tuple(in_words(truth(clients_have))),
         cost=cost(
             next(iter(weights.values())),
             clients_have,

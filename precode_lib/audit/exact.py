@@ -113,11 +113,21 @@ def _judged(scene: Scene, leak: Leak, began: float) -> Finding:
     }
     try:
         read = leak.read(scene.seen)
-        if isinstance(read, Leaked) and bool(read.silent.all()):
-            return Finding(**common, state=BLIND, why="its gradient is zero")
+        why = _blindness(read)
+        if why is not None:
+            return Finding(**common, state=BLIND, why=why)
         return Finding(**common, state=DONE, **_compared(scene, read, began))
     except TROUBLE as problem:
         return Finding(**common, state=FAILED, why=first_line(problem))
+
+
+def _blindness(read: Leaked | Tokens) -> str | None:
+    """Why nothing could have been read here, if that is so."""
+    if isinstance(read, Leaked):
+        return "its gradient is zero" if bool(read.silent.all()) else None
+    if bool(read.occurs.any()) or bool(read.certified.any()):
+        return None
+    return "its gradient has too few directions to tell one token from another"
 
 
 def _gives(scene: Scene, leak: Leak) -> str:
@@ -146,6 +156,7 @@ def _compared(scene: Scene, read: Leaked | Tokens, began: float) -> dict:
         "ssim": compared.ssim,
         "error": compared.error,
         "shown": compared.shown,
+        "told": compared.told,
         "seconds": seconds,
     }
 
@@ -166,4 +177,16 @@ def _tokens(scene: Scene, read: Tokens) -> dict:
         "recovered": of_each,
         "certified": [a and b for a, b in zip(of_each, proven, strict=True)],
         "share": sum(right) / len(right),
+        "told": [told for told in _in_order(read) for _ in range(batch)],
     }
+
+
+def _in_order(read: Tokens) -> list[str]:
+    """Each client's tokens: in their order where it is known, else as a set."""
+    pairs = zip(read.order.tolist(), read.sets, strict=True)
+    return [
+        " ".join(map(str, order))
+        if min(order, default=-1) >= 0
+        else "{" + ", ".join(map(str, tokens)) + "}"
+        for order, tokens in pairs
+    ]

@@ -49,6 +49,7 @@ class Finding:
         steps: that it made.
         seconds: that it took; no part of what a repetition has to agree in.
         shown: what came back as pixels, for the report's page alone.
+        told: what came back in words, of what is no picture; likewise.
     """
 
     case: str
@@ -67,11 +68,12 @@ class Finding:
     steps: int = 0
     seconds: float = 0.0
     shown: Tensor | None = field(default=None, repr=False, compare=False)
+    told: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.state not in STATES or self.group not in GROUPS:
             raise ValueError(f"no such state or group: {self.state}, {self.group}.")
-        for name in ("recovered", "certified", "ssim", "error", "objective"):
+        for name in ("recovered", "certified", "ssim", "error", "objective", "told"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
@@ -85,15 +87,15 @@ class Finding:
         return self.gives not in ("labels", "features")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it, without the pictures."""
+        """As JSON knows it, without what the clients had."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain.pop("shown")
+        del plain["shown"], plain["told"]
         return {n: list(v) if isinstance(v, tuple) else v for n, v in plain.items()}
 
 
 def stored(finding: Finding) -> dict[str, Any]:
     """All of it in tensors, lists, numbers and text, for `torch.save`."""
-    return {**finding.to_dict(), "shown": finding.shown}
+    return {**finding.to_dict(), "shown": finding.shown, "told": list(finding.told)}
 
 
 def restored(state: dict[str, Any]) -> Finding:

@@ -1,6 +1,6 @@
 """How near what came back is to what was sent, whatever kind of example it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from precode_lib.metrics import (
     ssim,
 )
 
+_MOST_TOLD = 12  # numbers or tokens of an example in words
 _SMALLEST = 7  # pixels that SSIM's window needs
 
 
@@ -28,6 +29,7 @@ class Judgement:
     ssim: list[float | None]
     error: list[float | None]
     shown: Tensor | None = None
+    told: list[str] = field(default_factory=list)
 
 
 def judge(scene: Scene, guesses: Tensor) -> Judgement:
@@ -46,7 +48,9 @@ def judge(scene: Scene, guesses: Tensor) -> Judgement:
     error = relative_error(flat_truths.flatten(0, 1), flat.flatten(0, 1)).tolist()
     pixels = _pixels(scene.sample, flat.flatten(0, 1))
     if pixels is None or min(pixels.shape[-2:]) < _SMALLEST:
-        return Judgement([e < CLOSE for e in error], [None] * len(error), error, pixels)
+        told = [] if pixels is not None else in_words(flat.flatten(0, 1))
+        close = [e < CLOSE for e in error]
+        return Judgement(close, [None] * len(error), error, pixels, told)
     alike = ssim(scene.sample.pixels.double(), pixels.double()).tolist()
     return Judgement([s >= SUCCESS_SSIM for s in alike], alike, error, pixels)
 
@@ -65,7 +69,19 @@ def judge_part(scene: Scene, read: Leaked) -> Judgement:
         factors = (found * true).sum(1, keepdim=True) / squares.where(squares > 0, 1)
         found = found * factors
     error = relative_error(true, found).tolist()
-    return Judgement([e < CLOSE for e in error], [None] * len(error), error)
+    close, told = [e < CLOSE for e in error], in_words(found)
+    return Judgement(close, [None] * len(error), error, told=told)
+
+
+def in_words(values: Tensor) -> list[str]:
+    """The first numbers of each example, (N, ...), as a reader sees them."""
+    rows = values.flatten(1)
+    more = " ..." if rows.shape[1] > _MOST_TOLD else ""
+    form = "{}" if not rows.is_floating_point() else "{:.3g}"
+    return [
+        " ".join(form.format(v) for v in row[:_MOST_TOLD].tolist()) + more
+        for row in rows
+    ]
 
 
 def truth(sample: Sample) -> Tensor:

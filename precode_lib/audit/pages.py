@@ -43,7 +43,8 @@ body { background: var(--paper); color: var(--ink);
   padding: 1.5rem 1rem 3rem; }
 h1 { font-size: 1.6rem; margin: 0 0 1rem; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
-h1, h2, h3, p, li, dd, td, th { overflow-wrap: anywhere; }
+h1, h2, h3, p, li, dd { overflow-wrap: anywhere; }
+td, th { overflow-wrap: break-word; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 .verdict { border: 2px solid var(--tone); border-inline-start-width: .7rem;
   border-radius: .4rem; padding: .9rem 1.1rem; }
@@ -75,6 +76,7 @@ details { margin-block: .6rem; } summary { cursor: pointer; padding-block: .2rem
   .stacks td { display: flex; gap: .8rem; border: 0; padding: .1rem 0;
     text-align: start; }
   .stacks td:empty { display: none; }
+  .stacks td div { min-width: 0; overflow-wrap: anywhere; }
   .stacks td::before { content: attr(data-head); flex: 0 0 6rem; opacity: .75; } }
 @media print { body { max-width: none; } .clients li { break-inside: avoid; }
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } }
@@ -230,20 +232,22 @@ def remarks(report: Report, case: CaseReport) -> list[str]:
         )
     for found in case.findings:
         if found.group == ORACLE and found.is_done:
-            back = sum(found.recovered)
-            said.append(
-                f"An oracle that is told what the model drew finds {back} of "
-                f"{case.examples}: "
-                + (
-                    "what hides the others is not the noise."
-                    if back < case.examples
-                    else "the noise is all that stands in the way."
-                )
-            )
+            said.append(_oracle(found, case))
     if case.advice:
         said.append(f"Of this defense: {case.advice}.")
     said += [f"{name}: {value}." for name, value in case.promise.items()]
     return said
+
+
+def _oracle(found: Finding, case: CaseReport) -> str:
+    """What an attacker with the secret finds, and what that says of those without."""
+    back = sum(found.recovered)
+    told = f"An oracle that is told what the model drew finds {back} of {case.examples}"
+    if back < case.examples:
+        return f"{told}: what hides the others is not the noise."
+    if case.figures["recovered"] < case.examples:
+        return f"{told}: the noise is all that stands in the way."
+    return f"{told}, and attackers without it as many."
 
 
 def _control_of(report: Report, case: CaseReport) -> CaseReport | None:
@@ -275,8 +279,9 @@ def _attacks(case: CaseReport) -> str:
 def _row(found: Finding) -> list[str]:
     alike = [s for s in found.ssim if s is not None]
     why = f"<br><small>{_text(found.why)}</small>" if found.why else ""
+    where = f" of {_code(found.parameter)}" if found.parameter else ""
     return [
-        _text(found.attack) + why,
+        _text(found.attack) + where + why,
         _text(found.state),
         _share(found.recovered) if found.recovered else _part(found),
         _share(found.certified),
@@ -321,28 +326,36 @@ def _sign(is_found: bool) -> str:
 
 def _clients(report: Report, case: CaseReport) -> str:
     """What was sent beside the nearest that came back."""
-    if report.sent is None or not case.returned:
+    shown = [(i, _best(case, i)) for i in range(min(case.examples, _MOST_SHOWN))]
+    shown = [(index, best) for index, best in shown if best is not None]
+    if not shown:
         return ""
-    items = []
-    for index in range(min(case.examples, _MOST_SHOWN)):
-        best = _best(case, index)
-        if best is None:
-            continue
-        items.append(_pair(report.sent[index], best, index))
-    if not items:
-        return ""
-    return (
-        "<h3>Example by example: what was sent, and the nearest that came back</h3>\n"
-        f'<ul class="clients">{"".join(items)}</ul>'
-    )
+    title = "Example by example: what was sent, and the nearest that came back"
+    if report.sent is None:
+        rows = [
+            [str(i + 1), _text(report.said[i]), _text(best.told[i]), _nearness(best, i)]
+            for i, best in shown
+        ]
+        return _table(("Example", "Sent", "Back", "By"), rows, title)
+    items = "".join(_pair(report.sent[i], best, i) for i, best in shown)
+    return f'<h3>{title}</h3>\n<ul class="clients">{items}</ul>'
+
+
+def _nearness(best: Finding, index: int) -> str:
+    """By which attack, how near, and whether that is proven."""
+    proven = " (proven)" if best.certified and best.certified[index] else ""
+    error = best.error[index] if best.error else None
+    off = "" if error is None else f", error {error:.2g}"
+    return _text(f"{best.attack}{proven}{off}")
 
 
 def _best(case: CaseReport, index: int) -> Finding | None:
     """The attack that came nearest to this example: by proof, SSIM, then error."""
-    candidates = [f for f in case.returned if f.shown is not None and f.error]
+    candidates = [f for f in case.returned if f.shown is not None or f.told]
 
     def nearness(found: Finding) -> tuple:
-        alike, error = found.ssim[index], found.error[index]
+        alike = found.ssim[index] if found.ssim else None
+        error = found.error[index] if found.error else None
         alike = -1.0 if alike is None else alike
         return found.recovered[index], alike, -(1e9 if error is None else error)
 

@@ -153,6 +153,7 @@ class Report:
         rule: by which it is judged.
         cases: in the order of their playing.
         sent: what clients sent as pixels (N, C, H, W), for the page alone.
+        said: the same in words, of what is no picture.
         cost: what the defense costs in accuracy, if it was measured.
     """
 
@@ -162,6 +163,7 @@ class Report:
     rule: Criterion
     cases: tuple[CaseReport, ...]
     sent: Tensor | None = field(default=None, repr=False, compare=False)
+    said: tuple[str, ...] = field(default=(), repr=False)
     cost: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:

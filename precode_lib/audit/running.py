@@ -258,6 +258,7 @@ def _judged(turn: Turn, search: Search, seconds: float) -> Finding:
         ssim=compared.ssim,
         error=compared.error,
         shown=compared.shown,
+        told=compared.told,
     )
 
 

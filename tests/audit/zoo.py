@@ -200,12 +200,12 @@ def last_only() -> nn.Module:
 class Adapter(nn.Module):
     """A frozen layer and a low-rank change beside it, as after some rounds."""
 
-    def __init__(self, layer: nn.Linear, *, is_new: bool = False):
+    def __init__(self, layer: nn.Linear, *, is_new: bool = False, rank: int = 4):
         super().__init__()
         self.layer = layer.requires_grad_(False)
-        self.lora_a = nn.Parameter(0.1 * torch.randn(4, layer.in_features))
+        self.lora_a = nn.Parameter(0.1 * torch.randn(rank, layer.in_features))
         start = torch.zeros if is_new else torch.randn
-        self.lora_b = nn.Parameter(0.1 * start(layer.out_features, 4))
+        self.lora_b = nn.Parameter(0.1 * start(layer.out_features, rank))
 
     def forward(self, x):
         return self.layer(x) + x @ self.lora_a.T @ self.lora_b.T
@@ -216,6 +216,22 @@ def adapted(*, is_new: bool = False) -> nn.Module:
         Adapter(nn.Linear(20, 16), is_new=is_new), nn.ReLU(),
         Adapter(nn.Linear(16, 2), is_new=is_new),
     )  # fmt: skip
+
+
+class AdaptedTransformer(nn.Module):
+    """Frozen words and places; an adapter on what attention is about."""
+
+    def __init__(self, rank: int):
+        super().__init__()
+        self.words = nn.Embedding(TOKENS, WIDTH).requires_grad_(False)
+        self.register_buffer("places", 0.1 * torch.randn(PLACES, WIDTH))
+        self.up = Adapter(nn.Linear(WIDTH, 32), rank=rank)
+        self.out = nn.Linear(32, 2)
+
+    def forward(self, tokens):
+        x = torch.relu(self.up(self.words(tokens) + self.places))
+        weights = torch.softmax(x @ x.mT, -1)
+        return self.out((weights @ x).mean(1))
 
 
 def tabular() -> nn.Module:
@@ -259,5 +275,12 @@ ZOO = {
     "tied": Kept(Tied, table, features=True),
     "last layer only": Kept(last_only, trains=False),
     "LoRA": Kept(adapted, table, "row", "leaks"),
+    # A span of as many directions as there are words, and one of fewer.
+    "LoRA of a transformer": Kept(
+        lambda: AdaptedTransformer(12), texts, "tokens", "leaks", searched=False
+    ),
+    "LoRA of a transformer, thin": Kept(
+        lambda: AdaptedTransformer(2), texts, searched=False
+    ),
     "LoRA, fresh": Kept(lambda: adapted(is_new=True), table),
 }
