@@ -446,11 +446,12 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
     },
   };
 
-  // What a search compares with: the gradient that was sent, and how much of it counts.
-  function target(sent, { counted = sent.length } = {}) {
+  // What a search compares with: the gradient that was sent, how much of it counts, and
+  // the units of the distance.
+  function target(sent, { counted = sent.length, scale = 1 } = {}) {
     let whole = 0;
     for (let p = 0; p < counted; p++) whole += dot(sent[p], sent[p]);
-    return { sent, counted, whole };
+    return { sent, counted, scale, whole };
   }
 
   // The guess's gradient beside the target: sums of products, with G h kept for later.
@@ -506,7 +507,7 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
     const move = distance === "absolute"
       ? denseMove(net, signsApart(net, runs, goal))
       : factoredMove(net, runs, goal, distance);
-    const e = 1e-5 / (move.norm || 1);
+    const e = 1e-5 / (move.norm || 1), share = goal.scale / count;
     const byImage = [], byNoise = [];
     runs.forEach((run, b) => {
       const first = net.layers[0], along = move.into(first, 0, run.prepared[0], b);
@@ -528,14 +529,14 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
         return backward(net, trace, labels[b], noise?.[b], moved);
       };
       const up = side(e), down = side(-e);
-      const rate = up.slopes[0].map((v, i) => (v - down.slopes[0][i]) / (2 * e * count));
-      const mean = up.slopes[0].map((v, i) => (v + down.slopes[0][i]) / (2 * count));
+      const rate = up.slopes[0].map((v, i) => (v - down.slopes[0][i]) / (2 * e) * share);
+      const mean = up.slopes[0].map((v, i) => (v + down.slopes[0][i]) / 2 * share);
       // Of the first layer both sides have the same weights but for the move.
       byImage.push(add(first.back(net.params[first.weight], rate), 1, move.back(first, 0, mean)));
       if (net.code)
-        byNoise.push(up.byNoise.map((v, i) => (v - down.byNoise[i]) / (2 * e * count)));
+        byNoise.push(up.byNoise.map((v, i) => (v - down.byNoise[i]) / (2 * e) * share));
     });
-    return { value: move.value, byImage, byNoise, loss: loss(runs), kl: kl(runs) };
+    return { value: goal.scale * move.value, byImage, byNoise, loss: loss(runs), kl: kl(runs) };
   }
 
   function factoredMove(net, runs, goal, distance) {
@@ -629,12 +630,12 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
   const stepDecay = (step, steps) => 0.1 ** [2.667, 1.6, 1.142]
     .filter((part) => step >= Math.round((steps - steps % part) / part)).length;
 
-  // An attack: `next()` gives the objective of `images`, then moves them. What stands
-  // for the client's noise is `hidden`: fresh, searched, or given as `noise`.
+  // An attack: `next()` gives the objective of `images`, then moves them. The client's
+  // noise is `hidden`: fresh, searched, or else given.
   function search(net, labels, goal, options) {
     const {
-      images, distance = "squared", lr = 0.1, signed = false, box = null, prior = 0,
-      decays = false, steps = 300, hidden = "given", noise = null, stream = null,
+      images, distance = "squared", lr = 0.1, signed, box, prior = 0,
+      decays, steps = 300, hidden, noise, stream,
     } = options;
     const movers = images.map(() => adam(lr)), others = images.map(() => adam(lr));
     const draw = () => images.map(() => stream.normal(net.code));

@@ -41,7 +41,8 @@
   // made, the page itself computes, in slices that nobody feels.
   leaky.hire = (tasks) => {
     const asked = new Map();
-    let count = 0, answered = false, send = null, worker = null;
+    let count = 0, answered = false, send = null, worker = null, resting = false;
+    const pause = () => send({ pause: resting || document.hidden });
     const hear = ({ slot, id, value, error }) => {
       answered = true;
       const one = asked.get(slot);
@@ -51,7 +52,7 @@
       const local = desk(leaky, tasks, hear, 12);
       send = local;
       hired.place = "page";
-      local({ pause: document.hidden });
+      pause();
       for (const [slot, { id, task, input }] of asked) local({ slot, id, task, input });
     };
     const hired = {
@@ -63,6 +64,10 @@
       drop(slot) {
         asked.delete(slot);
         send({ slot });
+      },
+      rest(on) {
+        resting = on;
+        pause();
       },
       place: "worker",
     };
@@ -80,11 +85,11 @@
         if (!answered) alone(); // it never began: a rule of the page forbids it
       };
       send = (message) => worker.postMessage(message);
-      send({ pause: document.hidden });
+      pause();
     } catch {
       alone();
     }
-    document.addEventListener("visibilitychange", () => send({ pause: document.hidden }));
+    document.addEventListener("visibilitychange", pause);
     return hired;
   };
 

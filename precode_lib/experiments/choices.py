@@ -48,7 +48,7 @@ def choices(shelf: Shelf, cells: Iterable[AdaptiveCell]) -> list[Choice]:
     """What comes of choosing, for each set of searches of one case that compare.
 
     They look at the same layers, by the same distance and prior, and differ in what
-    they do about what is hidden. With the seeds that all of them were run with.
+    they do about what is hidden. Seed by seed, among those that were run with it.
     """
     families: dict[tuple, list[AdaptiveCell]] = {}
     for cell in cells:
@@ -69,12 +69,12 @@ def _objective(attack: Attack) -> tuple:
 
 
 def _rounds(shelf: Shelf, family: Sequence[AdaptiveCell]) -> list[Round]:
-    """The results seed by seed, where all of the family have one."""
+    """The results seed by seed, where there are several."""
     by_seed: dict[int, dict[str, Finished]] = {}
     for cell in family:
         for finished in shelf.seeds_of(cell):
             by_seed.setdefault(finished.cell.setup.seed, {})[cell.attack] = finished
-    return [each for each in by_seed.values() if len(each) == len(family)]
+    return [each for _, each in sorted(by_seed.items()) if len(each) > 1]
 
 
 def _choice(family: Sequence[AdaptiveCell], rounds: Sequence[Round]) -> Choice:

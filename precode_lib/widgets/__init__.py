@@ -20,11 +20,14 @@ from .in_page import PageFigure
 from .leaking import leak_your_own
 from .numbers import PageNumbers, filled
 from .quiz import Option, Quiz, quiz, right, wrong
+from .racing import Lane, Noise, race
 from .watching import watch
 
 __all__ = [
     "Axis",
     "Curve",
+    "Lane",
+    "Noise",
     "Option",
     "PageFigure",
     "PageNumbers",
@@ -34,6 +37,7 @@ __all__ = [
     "filled",
     "leak_your_own",
     "quiz",
+    "race",
     "right",
     "watch",
     "wrong",

@@ -80,5 +80,19 @@ def button_html(part: str, text: str, *, is_main: bool = False, more: str = "") 
     )
 
 
+def photo_menu_html(names: Sequence[str], name: str) -> str:
+    """A menu of pictures, the reader's own at its end, and where a file comes in."""
+    options = "".join(
+        f'<option value="{i}">{escape(each)}</option>' for i, each in enumerate(names)
+    )
+    return (
+        f'<label class="precode-hidden" for="{name}-photo">Picture</label>'
+        f'<select id="{name}-photo" data-part="photo" autocomplete="off" disabled>'
+        f'{options}<option value="own">your own</option></select>'
+        '<input type="file" accept="image/*" data-part="file" tabindex="-1" '
+        'aria-hidden="true" hidden disabled>'
+    )
+
+
 def _asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8").strip()

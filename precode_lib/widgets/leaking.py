@@ -14,7 +14,13 @@ from precode_lib.models import mlp
 from precode_lib.plots import Panel, data_uri, to_image
 
 from .axis import Axis
-from .in_page import PageFigure, button_html, controls_html, trio_html
+from .in_page import (
+    PageFigure,
+    button_html,
+    controls_html,
+    photo_menu_html,
+    trio_html,
+)
 from .numbers import PageNumbers, filled
 
 _SIGMAS = (0, 1e-3, 3e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1, 2e-1)
@@ -147,19 +153,11 @@ def _tiled(pictures: Tensor) -> Tensor:
 
 
 def _tools_html(names: list[str], name: str) -> str:
-    options = "".join(
-        f'<option value="{i}">{escape(each)}</option>' for i, each in enumerate(names)
-    )
-    label = f'<label class="precode-hidden" for="{name}-photo">Picture</label>'
     return (
         '<div class="precode-tools">'
         f"{button_html('choose', 'Your photograph', is_main=True)}"
         f"{button_html('draw', 'Draw', more=' aria-pressed=false')}"
-        f"{button_html('camera', 'Camera')}{label}"
-        f'<select id="{name}-photo" data-part="photo" autocomplete="off" disabled>'
-        f'{options}<option value="own">your own</option></select>'
-        '<input type="file" accept="image/*" data-part="file" tabindex="-1" '
-        'aria-hidden="true" hidden disabled></div>'
+        f"{button_html('camera', 'Camera')}{photo_menu_html(names, name)}</div>"
         '<div class="precode-view" data-part="view" hidden>'
         '<video muted playsinline aria-label="What the camera sees"></video>'
         f'<div class="precode-tools">{button_html("take", "Take the picture")}'

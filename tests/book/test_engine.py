@@ -17,6 +17,7 @@ from precode_lib.attacks.closed_form import (
 from precode_lib.attacks.hidden import given, searched
 from precode_lib.attacks.objectives import (
     cosine_distance,
+    scaled,
     squared_distance,
 )
 from precode_lib.attacks.recipe import Recipe
@@ -56,7 +57,8 @@ ANSWER = """cases => cases.map(one => {
   e.prune(sent, one.pruned);
   const guess = batch.map(() => draws.normal(192));
   const guessed = net.code ? batch.map(() => draws.normal(net.code)) : null;
-  const goal = e.target(sent, { counted: one.counted ?? sent.length });
+  const goal = e.target(sent, {
+    counted: one.counted ?? sent.length, scale: one.scale });
   const slope = e.slopes(net, guess, one.labels, guessed, goal, one.distance);
   const search = e.search(net, one.labels, goal, {
     ...one.options, images: guess.map(p => p.slice()),
@@ -130,6 +132,7 @@ def drawn(seed: int) -> dict:
         "pruned": pick.choice([0, 0.29, 0.9]),
         "counted": before,
         "distance": options["distance"],
+        "scale": pick.choice([1, 1e-3]),
         "options": {**options, "steps": NUM_STEPS},
         "steps": NUM_STEPS,
         "mean": UNIT.mean,
@@ -233,7 +236,7 @@ def expected(case: dict) -> dict:
 def recipe_of(case: dict, guessed, batch: int) -> Recipe:
     options = case["options"]
     recipe = Recipe(
-        distance=DISTANCES[case["distance"]],
+        distance=scaled(DISTANCES[case["distance"]], case["scale"]),
         optimizer=partial(torch.optim.Adam, lr=options["lr"]),
         iterations=NUM_STEPS,
         labels=lambda seen: seen.labels,

@@ -64,7 +64,7 @@ def test_only_objectives_of_the_same_layers_and_distance_compare():
     assert attacks == [whole, {"strong-early", "strong-early-still"}]
 
 
-def test_a_seed_counts_if_all_were_run_with_it():
+def test_a_seed_counts_if_there_is_a_choice():
     shelf = shelf_of(
         (EARLY, 0, [0.1] * 2, [0.7] * 2),
         (EARLY, 1, [0.1] * 2, [0.8] * 2),
