@@ -34,10 +34,13 @@ class Peer:
         )
 
     def run(self, iterations: int) -> list[float]:
-        """One trial of the attack; returns the objective of every iteration."""
+        """One trial of the attack; returns the objective of every iteration.
+
+        What it found, normalised, is then `found`, (1, C, H, W).
+        """
         self._config.optim.max_iterations = iterations
         self._stats.clear()
-        self._attacker._run_trial(
+        self.found = self._attacker._run_trial(
             self._models, self._shared, self._labels, self._stats, 0, self._start
         )
         return self._stats["Trial_0_Val"]
