@@ -67,17 +67,6 @@ def test_what_could_not_be_tried_is_no_verdict_and_never_safe(convolutions, pict
     assert any("steps were left" in sentence for sentence in report.not_tried())
 
 
-@pytest.mark.filterwarnings("error")
-def test_gradients_that_are_empty_are_no_verdict_and_the_report_says_so(pictures):
-    model = smlp((3, 8, 8), 4, width=32, generator=seeded())
-    with torch.no_grad():
-        for value in model.fc.parameters():
-            value.zero_()
-    report = audit(model, pictures, effort=NO_SEARCH)
-    assert report.verdict == "no verdict" and report.exit_code == 2
-    assert "of the gradient's entries were zero" in report.sentence()
-
-
 def test_a_report_shows_itself_in_a_notebook_and_its_verdict_in_a_terminal(
     mlp, pictures
 ):
