@@ -115,17 +115,17 @@ def _by_any(each: Round) -> int:
 
 def table_of_choices(
     shelf: Shelf, cases: Iterable[Iterable[AdaptiveCell]]
-) -> tuple[list[str], list[list[str]], int]:
+) -> tuple[list[str], list[list[str | tuple[str, str]]], int]:
     """Heads and lines of a table, and how many columns name a line.
 
     A line for each set of searches that compare, with how often each was kept.
     """
     heads = ["network", "defense", "age", "kept", "found", "95 %, in %", "by any"]
     lines = [_line(choice) for case in cases for choice in choices(shelf, case)]
-    return [*heads, "SSIM", "worst", "first of 1,000"], lines, 3
+    return [*heads, "SSIM", "first of 1,000"], lines, 4
 
 
-def _line(choice: Choice) -> list[str]:
+def _line(choice: Choice) -> list[str | tuple[str, str]]:
     kept, cell = choice.kept, choice.kept.cell
     names = [network_of(cell), defense_of(cell), age_of(cell)]
     often = [f"{attacker_of(c)} {choice.often[c.attack]}" for c in choice.among]

@@ -84,11 +84,12 @@ class Finding:
         return ", ".join(dict.fromkeys(shown))
 
     @property
-    def closeness(self) -> list[str]:
-        """Mean SSIM, that of the client who lost most, and the share recognised."""
+    def closeness(self) -> list[str | tuple[str, str]]:
+        """Mean SSIM above the largest of a client, and the share recognised."""
         if not self.is_run:
-            return ["", "", ""]
-        return [f"{self.ssim:.2f}", f"{self.worst:.2f}", f"{100 * self.first:.0f} %"]
+            return ["", ""]
+        ssim = f"{self.ssim:.2f}", f"worst {self.worst:.2f}"
+        return [ssim, f"{100 * self.first:.0f} %"]
 
     @property
     def in_short(self) -> str:
@@ -209,7 +210,7 @@ def _missing(
 
 def table_of(
     shelf: Shelf, cells: Sequence[AdaptiveCell]
-) -> tuple[list[str], list[list[str]], int]:
+) -> tuple[list[str], list[list[str | tuple[str, str]]], int]:
     """Heads and lines of a table, and how many columns name a line.
 
     A line per attacker. Its oracle stands beside it, and what the search, or the
@@ -228,7 +229,7 @@ def table_of(
         if head == "attacker" or len(set(column)) > 1
     }
     found = [finding(shelf, c) for c in shown]
-    heads = [*named, "found", "95 %, in %", "SSIM", "worst", "first of 1,000"]
+    heads = [*named, "found", "95 %, in %", "SSIM", "first of 1,000"]
     lines = [
         [*names, f.found, f.interval, *f.closeness, *_beside(shelf, f.cell, cells)]
         for *names, f in zip(*named.values(), found, strict=True)
