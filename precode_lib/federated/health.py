@@ -155,7 +155,7 @@ def vacuous(silent: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def warning_of(silent: Tensor, gradients: Gradients) -> str | None:
     """What to say if most of the gradients are silent for every victim: (V, P)."""
-    if not bool(vacuous(silent, sizes_of(gradients)).all()):
+    if not (silent.any() and vacuous(silent, sizes_of(gradients)).all()):
         return None
     pairs = zip(gradients, silent.all(0).tolist(), strict=True)
     left = [name for name, is_silent in pairs if not is_silent]
