@@ -355,6 +355,11 @@ def test_what_has_no_logits_is_refused_and_told_how_a_loss_gets_them():
         observe(model, rows(), classes())
 
 
+def test_a_model_of_several_inputs_that_gets_one_says_how_to_give_all():
+    with pytest.raises(ValueError, match=r"missing 1 .*'row'.* tuple .* dict by their"):
+        observe(TwoInputs(), images(), classes())
+
+
 class TestPacking:
     def test_a_row_holds_all_inputs_and_gives_them_back(self):
         inputs = {"a": torch.rand(2, 3, 4, 5), "b": torch.randint(9, (2, 3, 2)),

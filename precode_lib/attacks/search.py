@@ -47,8 +47,8 @@ class Search(Resumable[AttackStep]):
     Results depend on the generator's seed alone (on a CPU bit by bit), and not on
     `chunk_bytes`. What the client draws that nobody told, the recipe's `hidden`
     decides; it is the same for every evaluation within a step. Dropout inside a
-    function, such as attention's, is the exception to both: torch draws its masks from
-    the global generator, anew in every evaluation.
+    function, such as attention's, and stochastic depth are the exception to both: torch
+    draws their masks from the global generator, anew in every evaluation.
 
     Args:
         observation: all that the attacker knows.

@@ -184,11 +184,12 @@ def positions_of(use: Use, trace: Trace) -> tuple[Addition, Tensor] | None:
 
 def rows_of(values: Tensor, width: int) -> Tensor | None:
     """Vectors of this width, one for each position: the last axis, or the channels."""
-    if values.dim() < 4 and values.shape[-1] == width:
-        return values.reshape(-1, width)
-    if values.dim() > 2 and values.shape[-values.dim() + 1] == width:
+    if values.dim() > 3 and values.shape[1] == width:
         return values.movedim(1, -1).reshape(-1, width)
-    return values.reshape(-1, width) if values.shape[-1] == width else None
+    if values.shape[-1] == width:
+        return values.reshape(-1, width)
+    is_of_sound = values.dim() == 3 and values.shape[1] == width
+    return values.mT.reshape(-1, width) if is_of_sound else None
 
 
 def advice(

@@ -26,6 +26,7 @@ _LATER = {
     "Report": "report",
     "Sample": "samples",
     "audit": "auditing",
+    "frame": "pages",
     "page": "pages",
     "protection": "protections",
     "sample": "samples",

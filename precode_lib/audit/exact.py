@@ -140,7 +140,7 @@ def _compared(scene: Scene, read: Leaked | Tokens, began: float) -> dict:
     seconds = time.monotonic() - began
     if isinstance(read, Tokens):
         return {**_tokens(scene, read), "seconds": seconds}
-    proven = read.certified.cpu()
+    proven = _proven(scene, read)
     if read.gives == FEATURES:  # an inner layer's: nobody's example
         return {"certified": proven.tolist(), "seconds": seconds}
     if read.images is None or not (read.is_exact or scene.sample.kind == "picture"):
@@ -161,6 +161,12 @@ def _compared(scene: Scene, read: Leaked | Tokens, began: float) -> dict:
     }
 
 
+def _proven(scene: Scene, read: Leaked | Tokens) -> Tensor:
+    """(V,) of each client, whether it is proven; of an altered gradient nothing is."""
+    held = read.certified.cpu()
+    return held if scene.case.protection.keeps_proofs else torch.zeros_like(held)
+
+
 def _shape(scene: Scene) -> torch.Size:
     return scene.seen.image_shape
 
@@ -172,7 +178,7 @@ def _tokens(scene: Scene, read: Tokens) -> dict:
     pairs = zip(read.sets, true, strict=True)
     right = [set(found) == set(t.flatten().tolist()) for found, t in pairs]
     of_each = [each for each in right for _ in range(batch)]
-    proven = read.certified.cpu().repeat_interleave(batch).tolist()
+    proven = _proven(scene, read).repeat_interleave(batch).tolist()
     return {
         "recovered": of_each,
         "certified": [a and b for a, b in zip(of_each, proven, strict=True)],

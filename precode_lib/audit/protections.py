@@ -28,6 +28,7 @@ class Protection:
         change: from a generator to what is done to the gradient before it is sent.
         step: from a generator to what clients compute instead of their gradient.
         is_random: whether it draws numbers that the attacker does not know.
+        is_factor: whether it is one factor for all of the gradient, as clipping is.
         noise_multiplier: of DP-SGD, for which there is a proof.
         advice: what attackers who know it do, as a hint for the report.
     """
@@ -37,8 +38,17 @@ class Protection:
     change: Callable[[torch.Generator], Defense] | None = None
     step: Callable[[torch.Generator], ClientStep] | None = None
     is_random: bool = False
+    is_factor: bool = False
     noise_multiplier: float | None = None
     advice: str = ""
+
+    @property
+    def keeps_proofs(self) -> bool:
+        """Whether the form of what is sent still proves what it was computed from.
+
+        Rows that were rounded to signs agree, too: about a pattern, not a picture.
+        """
+        return self.is_factor or (self.change is None and self.step is None)
 
 
 NONE = Protection("none")
@@ -96,6 +106,7 @@ def _clip(name: str, norm: float) -> Protection:
     made = Protection(
         name,
         change=lambda generator: partial(defenses.clip, max_norm=norm),
+        is_factor=True,
         advice="clipping is one factor, which a ratio or a cosine does not see",
     )
     return _checked(made)

@@ -170,7 +170,7 @@ class Report:
         return f"<Report: {self.verdict}. {self.sentence()}>"
 
     def _repr_html_(self) -> str:
-        from precode_lib.audit.pages import frame  # which knows reports
+        from precode_lib.audit import frame  # of the room that knows reports
 
         return frame(self)
 

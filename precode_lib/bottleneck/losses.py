@@ -78,11 +78,13 @@ def rehearse(model: nn.Module, images: Tensor) -> Any:
     except Exception as error:
         raise ValueError(
             f"the model does not take these images, {tuple(images.shape)} "
-            f"{images.dtype} ({error}).{_other_dtype(model, images)}"
+            f"{images.dtype} ({error}).{_advice(model, images, error)}"
         ) from error
 
 
-def _other_dtype(model: nn.Module, images: Tensor) -> str:
+def _advice(model: nn.Module, images: Tensor, error: Exception) -> str:
+    if isinstance(error, TypeError) and "argument" in str(error):
+        return " Several inputs are a tuple of tensors, or a dict by their names."
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if images.dtype in dtypes or not dtypes:
         return ""

@@ -133,7 +133,12 @@ def health_of(gradients: Gradients) -> Health:
 
 def silence_of(gradients: Gradients) -> Tensor:
     """Which parameters are exactly zero for which victims: (V, P)."""
-    return torch.stack([_is_silent(term) for term in gradients.values()], 1).cpu()
+    terms = [*gradients.values()]
+    # Most speak in the first entry that one looks at, and need no second look.
+    silent = torch.stack([_entry(term) == 0 for term in terms], 1).cpu()
+    for number in silent.any(0).nonzero().flatten().tolist():
+        silent[:, number] = _is_silent(terms[number])
+    return silent
 
 
 def sizes_of(gradients: Gradients) -> tuple[int, ...]:
@@ -150,7 +155,7 @@ def vacuous(silent: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def warning_of(silent: Tensor, gradients: Gradients) -> str | None:
     """What to say if most of the gradients are silent for every victim: (V, P)."""
-    if not bool(vacuous(silent, sizes_of(gradients)).all()):
+    if not (silent.any() and vacuous(silent, sizes_of(gradients)).all()):
         return None
     pairs = zip(gradients, silent.all(0).tolist(), strict=True)
     left = [name for name, is_silent in pairs if not is_silent]
@@ -179,8 +184,14 @@ def _is_silent(term: Term) -> Tensor:
     flat = term.reshape(len(term), -1)
     step = max(1, flat.shape[1] // _SAMPLE)
     silent = ~flat[:, ::step].bool().any(1)
-    # Most parameters speak at a first look, and need no second one.
     return ~flat.bool().any(1) if bool(silent.any()) else silent
+
+
+def _entry(term: Term) -> Tensor:
+    """The last entry of each victim's, or of its first outer product: (V,)."""
+    if isinstance(term, Outer):
+        return term.left[:, 0, -1] * term.right[:, 0, -1]
+    return term.reshape(len(term), -1)[:, -1]
 
 
 def _is_finite(term: Term) -> bool:

@@ -20,6 +20,7 @@ from precode_lib.bottleneck import (
     NoiseSource,
     noise_from,
     per_example_loss,
+    quiet,
     recorded_noise,
     unheard,
 )
@@ -42,7 +43,12 @@ from .passes import (
 from .plan import Plan, Planner, checked_trainable
 from .terms import Outer, Term, prefers_factors
 from .turns import one_at_a_time
-from .twice import Swapped, check_differentiable, named_if_missing
+from .twice import (
+    Swapped,
+    check_differentiable,
+    named_if_missing,
+    recurs_on_gpu,
+)
 
 
 def victim_gradients(
@@ -122,6 +128,7 @@ class Capture:
         self._losses = Losses(model, loss)
         self._plan_for = Planner(self._losses, checked_rules(rules or {}))
         self._checked: Plan | None = None  # whose slopes were seen to have slopes
+        self._swaps = recurs_on_gpu(self._losses.layers)
         self._alone: Plan | None = None  # of what torch.func cannot transform
         checked_trainable(model)
 
@@ -176,8 +183,36 @@ class Capture:
 
     def _all_at_once(self, images: Tensor, labels: Tensor, graph: bool) -> Gradients:
         plan = self._plan_for(images, labels)
+        if not graph:
+            return self._computed(plan, images, labels, graph).detach()
+        if self._checked is not plan:
+            self._see_to_slopes(plan, images[:1], labels[:1])
+        return self._computed(plan, images, labels, graph)
+
+    def _see_to_slopes(self, plan: Plan, images: Tensor, labels: Tensor) -> None:
+        """Once for a plan: whether its slopes have slopes, if need be by a swap.
+
+        One victim is enough to see it; nobody else notices.
+        """
+        self._checked = plan
+        given = [
+            t.detach().clone().requires_grad_(t.requires_grad) for t in (images, labels)
+        ]
+        try:
+            with quiet(self.model):
+                check_differentiable(self._computed(plan, *given, True).tensors())
+        except ValueError:
+            self._checked = None
+            if self._swaps:
+                raise
+            self._swaps = True
+            self._see_to_slopes(plan, images, labels)
+
+    def _computed(
+        self, plan: Plan, images: Tensor, labels: Tensor, graph: bool
+    ) -> Gradients:
         num_victims = len(images)
-        swapped = Swapped() if plan.swaps else nullcontext()
+        swapped = Swapped() if self._swaps else nullcontext()
         lean = lean_convolutions() if graph and plan.convolves else nullcontext()
         calling = record(plan.layers, plan.in_place)
         with swapped, recorded_noise() as noise, calling as calls, lean:
@@ -190,17 +225,11 @@ class Capture:
             for role, term in rule(call.layer, call.x, delta, num_victims).items():
                 terms.add(names.get(role), term)
         if plan.uncovered:
-            with Swapped() if plan.swaps else nullcontext():
+            with Swapped() if self._swaps else nullcontext():
                 dense = self._dense(plan, images, labels, noise, graph)
             for name, term in dense.items():
                 terms.add(name, term)
-        result = Gradients({name: terms[name] for name in plan.names})
-        if not graph:
-            return result.detach()
-        if self._checked is not plan:
-            check_differentiable(result.tensors())
-            self._checked = plan
-        return result
+        return Gradients({name: terms[name] for name in plan.names})
 
     def _dense(
         self,

@@ -6,7 +6,7 @@ their parameters and sees what the loss still depends on.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from .passes import (
     record,
     trainable,
 )
-from .twice import Swapped, named_if_missing
+from .twice import Swapped, named_if_missing, recurs_on_gpu
 
 # Pictures of the two rehearsals, unlike each other: a layer that sees a table of two
 # rows and no pictures looks served among two pictures, and not among three.
@@ -51,7 +51,6 @@ class Plan:
     convolves: bool  # so that `lean_convolutions` pay
     mixes: bool  # an example's loss depends on the others of its batch
     is_random: bool  # beside bottlenecks: torch's own generator is used
-    swaps: bool  # a function runs whose slope torch cannot differentiate
 
 
 class Planner:
@@ -80,8 +79,7 @@ class Planner:
         ruled = {m: r for m in self._losses.layers if (r := rule_for(m, self._rules))}
         with self._rehearsal(images, labels, SIZES[0]) as (x, y):
             state = random_state(x)
-            swapped = Swapped()
-            with torch.no_grad(), swapped, record(ruled, in_place=False) as calls:
+            with torch.no_grad(), self._swapping(), record(ruled, False) as calls:
                 self._losses.run(x, y)
             is_random = not all(map(torch.equal, random_state(x), state))
         roles = _roles(calls, ruled)
@@ -101,8 +99,10 @@ class Planner:
             convolves=any(isinstance(call.layer, nn.Conv2d) for call in calls),
             mixes=mixes,
             is_random=is_random,
-            swaps=swapped.was_needed,
         )
+
+    def _swapping(self) -> AbstractContextManager:
+        return Swapped() if recurs_on_gpu(self._losses.layers) else nullcontext()
 
     def _covered(self, calls: Sequence[LayerCall], roles: dict) -> set[int]:
         """The parameters all of whose owners were called, always example by example."""
@@ -148,7 +148,8 @@ class Planner:
         cuts = _cut_off(ruled, SIZES[1])
         of_tokens = not images.is_floating_point()
         mixes = of_tokens and self._sees_others(images, labels)
-        with rehearsal as (x, y), differentiable(), Swapped(), cuts as elsewhere:
+        swapping = self._swapping()
+        with rehearsal as (x, y), differentiable(), swapping, cuts as elsewhere:
             x.requires_grad_(not of_tokens)
             losses = self._losses.run(x.clone(), y)  # the model may change it in place
             if not losses.requires_grad:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -66,15 +66,14 @@ _INSTEAD = {
 class Swapped(TorchFunctionMode):
     """While it is open, what can be differentiated twice runs in place of some."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.was_needed = False
-
     def __torch_function__(self, function, types, args=(), options=None):
-        instead = _INSTEAD.get(function)
-        if instead is not None:
-            self.was_needed = True
-        return (instead or function)(*args, **(options or {}))
+        return _INSTEAD.get(function, function)(*args, **(options or {}))
+
+
+def recurs_on_gpu(layers: Iterable[nn.Module]) -> bool:
+    """Whether cuDNN would run some layer, which in evaluation mode has no slope."""
+    recurrent = [layer for layer in layers if isinstance(layer, nn.RNNBase)]
+    return any(p.is_cuda for layer in recurrent for p in layer.parameters())
 
 
 def check_differentiable(tensors: Iterable[Tensor]) -> None:

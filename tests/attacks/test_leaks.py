@@ -164,6 +164,15 @@ def test_of_a_large_convolutional_net_only_features_leak(make):
     assert leak.gives == "features"
 
 
+def test_a_batch_norm_that_refuses_one_example_does_not_mind_being_looked_at():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.BatchNorm1d(64))
+    model.extend([nn.ReLU(), nn.Linear(64, 10)]).double().train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        model(SMALL[0])
+    seen = watched(model, drawn(2, 3, 3, 8, 8), words(2, 3, size=10))
+    assert listed(seen) == [("isolated units", "1.weight", "picture")]
+
+
 def test_a_list_is_found_once_and_read_of_many():
     model = fresh(smlp, (3, 8, 8), width=24)
     leaks = closed_forms(watched(model, SMALL, LABELS))

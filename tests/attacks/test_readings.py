@@ -350,6 +350,27 @@ def test_multiples_from_a_weight_used_twice_are_not_certified():
         assert not found.certified.any()
 
 
+def test_half_pictures_from_a_bias_added_twice_are_not_certified():
+    # All biases are zero still, so a half would leave the same units silent.
+    class Twofold(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.A = nn.Parameter(torch.randn(192, 128) / 14)
+            self.b = nn.Parameter(torch.zeros(128))
+            self.rest = nn.Sequential(nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 10))
+
+        def forward(self, x):
+            return self.rest(((x.flatten(1) @ self.A + self.b) + self.b).relu())
+
+    batch = drawn(2, 3, 3, 8, 8) - 0.5
+    seen = watched(fresh(Twofold), batch, words(2, 3, size=10))
+    for found, own in zip(isolated_inputs(seen, parameter="A"), batch, strict=True):
+        deviations = (2 * found.images[:, None] - own).abs().amax((2, 3, 4)).amin(1)
+        assert len(found) > 0
+        assert deviations.max() < 1e-6
+        assert not found.certified.any()
+
+
 def test_without_a_relu_nothing_is_certified():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.LeakyReLU())
     model = model.append(nn.Linear(64, 10)).double()
@@ -405,6 +426,10 @@ def test_what_is_no_matrix_is_refused_by_name():
         ValueError, match="no parameter '2.wight'.*Did you mean '2.weight'"
     ):
         input_of(seen, "2.wight")
+    in_groups = nn.Sequential(nn.Conv2d(3, 6, 8, groups=3), nn.Flatten())
+    grouped = watched(in_groups.append(nn.Linear(6, 10)).double(), PICTURES, LABELS)
+    with pytest.raises(ValueError, match="'0.weight' is multiplied with 0 inputs"):
+        input_of(grouped, "0.weight")
     with pytest.raises(ValueError, match="no gradient of '1.frozen.weight'"):
         input_of(seen_of(lora), "1.frozen.weight")
     with pytest.raises(ValueError, match="a layer or a parameter, not both"):

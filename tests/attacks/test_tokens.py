@@ -39,8 +39,10 @@ def test_the_rows_that_are_not_zero_are_the_words_of_the_batch():
 
 def test_single_precision_is_enough():
     model = fresh(Recurrent).float()
-    found = tokens_of(watched(model, BATCHES, words(2, 3, size=4)))
-    assert found.sets == sets_of(BATCHES)
+    seen = watched(model, BATCHES, words(2, 3, size=4))
+    for found in (tokens_of(seen), tokens_in_span(seen)):
+        assert found.sets == sets_of(BATCHES)
+        assert found.certified.all()
 
 
 def test_padding_has_no_row_and_is_missed():
@@ -72,6 +74,14 @@ def test_noise_fills_every_row_and_takes_the_proof_away():
     found = tokens_of(replace(seen, shared=noisy))
     assert found.occurs.all()
     assert not found.certified.any()
+
+
+def test_behind_strong_noise_there_is_no_order():
+    seen = writer()
+    noisy = seen.shared.map(
+        lambda g: g + 0.1 * torch.randn(g.shape, generator=seeded(5)).to(g)
+    )
+    assert (tokens_of(replace(seen, shared=noisy)).order == -1).all()
 
 
 def test_a_silent_client_shows_nothing():

@@ -1,8 +1,12 @@
 """`precode audit` as an engineer gives it: its exit codes, files, and refusals."""
 
 import json
+import os
+import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +74,8 @@ def audit(home, monkeypatch, capsys):
 
 
 SOON = ("--effort", "0")
+ROOT = Path(__file__).resolve().parents[2]
+WORKS = ("undisturbed", "killed")
 DENSE = ("audited_app:dense", "--pictures", "pictures")
 
 
@@ -180,8 +186,6 @@ def test_bad_input_is_a_line_that_says_what_to_do(audit, arguments, says):
 
 
 def test_help_needs_no_torch():
-    import subprocess
-
     program = (
         "import sys; from precode_lib.cli import main\n"
         "try: main(['audit', '--help'])\n"
@@ -192,3 +196,38 @@ def test_help_needs_no_torch():
     )
     assert done.returncode == 0, done.stderr
     assert "Exit codes" in done.stdout
+
+
+def test_a_process_killed_in_a_search_goes_on_to_the_same_report(audit, home):
+    def command(work: str) -> list[str]:
+        return [
+            "audited_app:convolutions", "--pictures", "pictures", "--effort", "1",
+            "--clients", "2", "--work", work, "--json", f"{work}.json",
+        ]  # fmt: skip
+
+    audit(*command("undisturbed"))
+    program = (
+        "import precode_lib.audit.running as running; running._SAVED_EVERY = 0\n"
+        "import sys; from precode_lib.cli import main; main(sys.argv[1:])"
+    )
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "audit", *command("killed")],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": paths},
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not list((home / "killed").rglob("*under-way*")):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (home / "killed.json").exists()
+    assert list((home / "killed").rglob("*under-way*"))
+    audit(*command("killed"))
+    reports = [json.loads((home / f"{w}.json").read_text()) for w in WORKS]
+    for report in reports:
+        del report["settings"]["command"]
+        for finding in report["cases"][0]["findings"]:
+            del finding["seconds"]
+    assert reports[0] == reports[1]
+    assert not (home / "killed").exists()

@@ -67,17 +67,6 @@ def test_what_could_not_be_tried_is_no_verdict_and_never_safe(convolutions, pict
     assert any("steps were left" in sentence for sentence in report.not_tried())
 
 
-@pytest.mark.filterwarnings("error")
-def test_gradients_that_are_empty_are_no_verdict_and_the_report_says_so(pictures):
-    model = smlp((3, 8, 8), 4, width=32, generator=seeded())
-    with torch.no_grad():
-        for value in model.fc.parameters():
-            value.zero_()
-    report = audit(model, pictures, effort=NO_SEARCH)
-    assert report.verdict == "no verdict" and report.exit_code == 2
-    assert "of the gradient's entries were zero" in report.sentence()
-
-
 def test_a_report_shows_itself_in_a_notebook_and_its_verdict_in_a_terminal(
     mlp, pictures
 ):
@@ -170,6 +159,23 @@ def test_a_function_of_ones_own_is_a_defense(mlp, pictures):
     assert report.cases[0].figures["recovered"] == 0
     with pytest.raises(TypeError, match="a defense must take"):
         protection(add_noise)
+
+
+def test_what_a_defense_has_altered_proves_nothing_however_well_it_agrees():
+    """Signs of one layer's rows agree to the last bit, and are no picture."""
+
+    def signs(gradients):
+        return gradients.map(lambda values: values.sign() * values.abs().mean())
+
+    model = smlp(width=64, generator=seeded())
+    report = audit(model, victims("photos", 4), defense=signs, effort=NO_SEARCH)
+    altered, control = report.cases
+    assert altered.figures["certified"] == altered.figures["features"] == 0
+    assert altered.figures["recovered"] > 0  # it counts all the same
+    assert control.figures["certified"] == control.figures["features"] == 4
+    assert protection("clip:1").keeps_proofs and protection("precode").keeps_proofs
+    asked = ("noise:1", "prune:0.5", "quantise:2", "dp-sgd:1:1")
+    assert not any(protection(each).keeps_proofs for each in asked)
 
 
 @pytest.mark.parametrize(
@@ -346,6 +352,7 @@ def test_a_defense_that_stops_learning_shows_in_its_cost():
     generator = seeded(5)
     labels = torch.arange(90) % 2
     rows = torch.randn(90, 6, generator=generator) + 6.0 * labels[:, None]
+    torch.manual_seed(0)  # torch draws the weights from there
     net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
     report = audit(
         net, (rows, labels), effort=NO_SEARCH, defense=["noise:100"], clients=2

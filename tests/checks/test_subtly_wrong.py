@@ -194,6 +194,15 @@ WRONG = {
         then("the_bill.front", lambda rows: [row + 0.5 for row in rows]),
         then("the_bill.front", lambda rows: [True for row in rows]),
     ],
+    "audit.highest": [
+        lambda found, of: 1 - 0.05 ** (1 / of),
+        lambda found, of: solution("audit.highest")(max(found - 1, 0), of),
+    ],
+    "audit.leaking": [
+        lambda report: solution("audit.leaking")({"cases": report["cases"][:1]}),
+        then("audit.leaking", lambda names: [*names, *sorted(names)[:1]]),
+    ],
+    "audit.signs": [torch.sign, then("audit.signs", lambda sent: sent.abs())],
     "evidence.highest_rate": [lambda victims: 3 / victims, two_sided],
 }
 

@@ -741,6 +741,58 @@ def highest_by_bisection(victims):
     return torch.tensor(low)
 
 
+# audit
+
+
+def leaking_by_loops(report):
+    """A list in the order of the report, each name at its first place."""
+    found = []
+    for case in report["cases"]:
+        for finding in case["findings"]:
+            name = finding["parameter"]
+            is_example = finding["gives"] in ("picture", "row", "tokens")
+            if not case["control"] and is_example and name and name not in found:
+                found += [name] if sum(finding["certified"]) else []
+    return found
+
+
+def leaking_as_keys(report):
+    findings = [f for c in report["cases"] if not c["control"] for f in c["findings"]]
+    proven = [f for f in findings if True in f["certified"] and f["parameter"]]
+    return {f["parameter"]: f for f in proven if f["gives"] != "features"}.keys()
+
+
+def highest_by_scipy(recovered, examples):
+    from scipy.stats import beta
+
+    if recovered == examples:
+        return 1
+    return beta.ppf(0.975, recovered + 1, examples - recovered)
+
+
+def highest_by_binomials(recovered, examples):
+    """The sum as torch's distribution has it, on a grid that is refined twice."""
+    counts = torch.arange(recovered + 1, dtype=torch.float64)
+    low, high = 0.0, 1.0
+    for _ in range(4):
+        rates = torch.linspace(low, high, 201, dtype=torch.float64)
+        chances = torch.distributions.Binomial(examples, rates[:, None])
+        left = chances.log_prob(counts).exp().sum(1)
+        last = int((left >= 0.025).nonzero().max())
+        low, high = rates[last], rates[min(last + 1, 200)]
+    return low
+
+
+def signs_by_parts(gradient):
+    size = np.abs(gradient).sum() / gradient.size
+    return np.where(gradient > 0, size, np.where(gradient < 0, -size, 0.0))
+
+
+def signs_by_copysign(gradient):
+    size = gradient.abs().double().mean()
+    return torch.copysign(size, gradient) * (gradient != 0)
+
+
 RIGHT = {
     "what_a_gradient_knows.closed_form": [in_numpy(mean_of_rows), first_row_in_lists],
     "what_a_gradient_knows.label": [only_negative, by_loop],
@@ -796,6 +848,9 @@ RIGHT = {
     ],
     "attacking.match": [in_numpy(match_by_pinv), match_by_steps],
     "attacking.find": [found_by_the_joint_attack, found_one_by_one],
+    "audit.leaking": [leaking_by_loops, leaking_as_keys],
+    "audit.highest": [highest_by_scipy, highest_by_binomials],
+    "audit.signs": [in_numpy(signs_by_parts), signs_by_copysign],
     "is_it_safe.accountant": [epsilon_in_logarithms, epsilon_by_an_expectation],
     "is_it_safe.label_without_bias": [
         in_numpy(label_by_correlation),
