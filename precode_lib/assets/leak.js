@@ -128,7 +128,8 @@
       row.show(answer.rows);
       server.show(answer.found);
       const mean = answer.ssim.reduce((total, v) => total + v, 0) / answer.ssim.length;
-      value(1).textContent = answer.speaks ? mean.toFixed(2) : "none";
+      value(1).textContent = answer.speaks
+        ? (Math.round(100 * mean) / 100 + 0).toFixed(2) : "none";
       find("kl").textContent = asked.precode ? `KL ${answer.kl.toFixed(1)} nats` : "";
       notes.textContent = notice(asked, answer, width);
       own.canvas.setAttribute("aria-label", `What the client has: ${name}`);

@@ -103,7 +103,7 @@
         const moving = lanes.filter((lane) => lane.latest);
         for (const { latest, show, values, canvas, name } of moving) {
           show([latest.seen]);
-          values[0].textContent = (latest.ssim + 0).toFixed(2);
+          values[0].textContent = (Math.round(100 * latest.ssim) / 100 + 0).toFixed(2);
           values[1].textContent = latest.objective.toExponential(1);
           canvas.setAttribute("aria-label", `The guess of ${name}, SSIM ${values[0].textContent}`);
         }

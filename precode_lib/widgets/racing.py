@@ -233,7 +233,10 @@ def _first(
             heights.append(last.objective.item())
         found = photos.normalisation.denormalise(last.images[0]).clamp(0, 1)
         similarity = score(pixels.double(), found).ssim.item()
-        values = {"SSIM": f"{similarity:.2f}", "objective": _short(heights[-1])}
+        values = {
+            "SSIM": f"{round(similarity, 2) + 0:.2f}",
+            "objective": _short(heights[-1]),
+        }
         panels.append(Panel(lane.name, found[0], "leaked", values))
         lines[lane.name] = ("leaked", range(len(heights)), heights)
     words = ("step", "objective (log scale)")
