@@ -848,6 +848,10 @@ RIGHT = {
     ],
     "attacking.match": [in_numpy(match_by_pinv), match_by_steps],
     "attacking.find": [found_by_the_joint_attack, found_one_by_one],
+    "audit.rule": [
+        "certified >= 1 or 0.1 < asr",
+        "not (asr <= 0.1 and certified == 0)",
+    ],
     "audit.leaking": [leaking_by_loops, leaking_as_keys],
     "audit.highest": [highest_by_scipy, highest_by_binomials],
     "audit.signs": [in_numpy(signs_by_parts), signs_by_copysign],
