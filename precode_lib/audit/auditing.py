@@ -11,14 +11,14 @@ from torch import nn
 import precode_lib
 from precode_lib.audit.cost import cost
 from precode_lib.audit.criteria import DEFAULT, Criterion, criterion
-from precode_lib.audit.findings import Finding
+from precode_lib.audit.findings import EXACT, FAILED, Finding
 from precode_lib.audit.journal import Journal, digest
 from precode_lib.audit.judging import in_words, truth
 from precode_lib.audit.protections import NONE, Protection, protection
 from precode_lib.audit.report import INCOMPLETE, CaseReport, Report
 from precode_lib.audit.running import run
 from precode_lib.audit.samples import Sample, leaves, sample
-from precode_lib.audit.scenes import Scene, Terms, cases, play
+from precode_lib.audit.scenes import Case, Scene, Terms, cases, play
 from precode_lib.audit.soundness import check_runs
 from precode_lib.audit.threats import Threat, threat
 from precode_lib.basics.validation import check_count, check_model
@@ -114,31 +114,23 @@ def audit(
     check_count(seed, "seed", 0)
     settings = _settings(terms, asked, budget, effort, seed)
     journal = Journal(folder, digest(weights, *_tensors(clients_have), settings))
-    scenes = [
-        play(case, weights[case.weights], clients_have, terms, seed=seed)
-        for case in cases(weights, terms, asked)
-    ]
+    scenes, unplayed = _played(weights, clients_have, terms, asked, seed)
     found = run(
         scenes, terms, journal, seed=seed, budget=budget, effort=effort, tell=tell
     )
+    first = next(iter(weights.values()))
+    trying = asked if accuracy else ()
+    spent = cost(first, clients_have, trying, loss=loss, seed=seed, tell=tell)
+    is_seen = clients_have.kind == "picture"
     report = Report(
         subject=_subject(name, weights, clients_have),
         settings={**settings, "command": command},
         versions=_versions(),
         rule=judged_by,
-        cases=tuple(_case(scene, found) for scene in scenes),
+        cases=(*(_case(scene, found) for scene in scenes), *unplayed),
         sent=clients_have.pixels,
-        said=()
-        if clients_have.kind == "picture"
-        else tuple(in_words(truth(clients_have))),
-        cost=cost(
-            next(iter(weights.values())),
-            clients_have,
-            asked if accuracy else (),
-            loss=loss,
-            seed=seed,
-            tell=tell,
-        ),
+        said=() if is_seen else tuple(in_words(truth(clients_have))),
+        cost=spent,
     )
     if report.verdict != INCOMPLETE:
         journal.clear()
@@ -162,6 +154,43 @@ def _weights(model: object) -> dict[str, nn.Module]:
 
 def _tensors(clients_have: Sample) -> list:
     return [*leaves(clients_have.inputs), clients_have.labels]
+
+
+def _played(
+    weights: Mapping[str, nn.Module],
+    clients_have: Sample,
+    terms: Terms,
+    asked: tuple[Protection, ...],
+    seed: int,
+) -> tuple[list[Scene], list[CaseReport]]:
+    """The cases whose clients sent something, and those whose clients could not.
+
+    Where none could there is nothing to audit.
+    """
+    scenes, unplayed, reasons = [], [], []
+    for case in cases(weights, terms, asked):
+        model = weights[case.weights]
+        try:
+            scenes.append(play(case, model, clients_have, terms, seed=seed))
+        except ValueError as problem:
+            reasons.append(problem)
+            unplayed.append(_unplayed(case, clients_have, terms, str(problem)))
+    if not scenes:
+        raise reasons[0]
+    return scenes, unplayed
+
+
+def _unplayed(case: Case, clients_have: Sample, terms: Terms, why: str) -> CaseReport:
+    """A case of which there is nothing to say but why."""
+    nothing = Finding(case.name, "the clients", EXACT, clients_have.kind, FAILED, why)
+    return CaseReport(
+        name=case.name,
+        is_control=case.is_control,
+        clients=max(1, min(terms.clients, len(clients_have) // case.batch)),
+        batch=case.batch,
+        health={},
+        findings=(nothing,),
+    )
 
 
 def _case(scene: Scene, found: Sequence[Finding]) -> CaseReport:

@@ -243,7 +243,17 @@ class Report:
         return (
             f"Nothing that was tried broke the rule. With {worst.examples} examples, a "
             f"rate of up to {worst.interval[1]:.0%} is not excluded for these attacks; "
-            "of attacks that were not tried this says nothing."
+            f"of attacks that were not tried this says nothing.{self._of_controls()}"
+        )
+
+    def _of_controls(self) -> str:
+        """What it means where nothing comes back without the defense either."""
+        controls = [case for case in self.cases if case.is_control]
+        if not controls or any(case.figures["recovered"] for case in controls):
+            return ""
+        return (
+            " With the defense switched off nothing came back either, so it says "
+            "nothing for the defense."
         )
 
     def _no_verdict(self) -> str:
@@ -272,7 +282,8 @@ def _reason(case: CaseReport) -> str:
             "other weights, such as trained ones."
         )
     states = (BLIND, FAILED, UNTRIED)
-    tried = [f for f in case.findings if f.group == SEARCH and f.state in states]
+    groups = (EXACT, SEARCH)
+    tried = [f for f in case.findings if f.group in groups and f.state in states]
     return f"{tried[0].attack}: {tried[0].why}." if tried else ""
 
 

@@ -153,6 +153,29 @@ def test_a_defense_is_audited_beside_its_control(mlp, pictures):
     assert "With the defense switched off 8 of 8 came back" in text
 
 
+def test_a_defense_that_does_not_fit_stops_no_other(pictures):
+    mixing = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 4)
+    )
+    report = audit(mixing, pictures, effort=NO_SEARCH, defense=["dp-sgd:1:1", "clip:1"])
+    names = [case.name.rpartition(", ")[2] for case in report.cases]
+    assert names == ["clip:1", "batch 1", "dp-sgd:1:1"]
+    unplayed = report.cases[-1]
+    assert not unplayed.is_judged and "batch norm" in unplayed.findings[0].why
+    assert report.verdict == "no verdict" and report.to_json() and page(report)
+
+
+def test_a_control_that_finds_nothing_says_so_in_the_verdict(mlp, pictures):
+    report = audit(
+        mlp, pictures, effort=NO_SEARCH, defense="noise:10", fail_if="ssim > 2"
+    )
+    assert report.verdict == "nothing found"
+    assert "for the defense" not in report.sentence()
+    noisy, control = report.cases
+    weak = replace(report, cases=(noisy, replace(control, findings=())))
+    assert "nothing came back either, so it says nothing" in weak.sentence()
+
+
 def test_a_function_of_ones_own_is_a_defense(mlp, pictures):
     blur = partial(add_noise, std=10.0, generator=seeded())
     report = audit(mlp, pictures, effort=NO_SEARCH, defense=blur)
