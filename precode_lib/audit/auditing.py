@@ -113,7 +113,9 @@ def audit(
     judged_by = fail_if if isinstance(fail_if, Criterion) else criterion(fail_if)
     check_count(seed, "seed", 0)
     settings = _settings(terms, asked, budget, effort, seed)
-    journal = Journal(folder, digest(weights, *_tensors(clients_have), settings))
+    # Also of the code behind names: a changed model or loss begins anew.
+    whole = [weights, *_tensors(clients_have), settings, loss, *_several(defense)]
+    journal = Journal(folder, digest(*whole, torch.__version__))
     scenes, unplayed = _played(weights, clients_have, terms, asked, seed)
     found = run(
         scenes, terms, journal, seed=seed, budget=budget, effort=effort, tell=tell

@@ -11,10 +11,11 @@ from precode_lib.audit.criteria import DEFAULT, FIGURES, criterion
 from precode_lib.audit.threats import ACTIVE, THREATS
 
 if TYPE_CHECKING:
-    from precode_lib.audit.report import Report
+    from precode_lib.audit.report import CaseReport, Report
 
 _QUICK_SECONDS = 15.0  # of searches; with torch's start a run stays under half a minute
 _QUICK_CLIENTS = 2
+_LARGEST = 2048  # pixels a side: what a model of pictures takes, and memory holds
 
 _CODES = (
     "Exit codes: 0 nothing that was tried broke the rule (no promise), 1 the rule "
@@ -55,7 +56,7 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="my_app.data:make_examples, which gives (inputs, labels)",
     )
-    whose.add_argument("--size", type=_count, help="scale pictures to SIZE x SIZE")
+    whose.add_argument("--size", type=_side, help="scale pictures to SIZE x SIZE")
     for name in ("mean", "std"):
         whose.add_argument(
             f"--{name}",
@@ -169,7 +170,8 @@ def run(options: argparse.Namespace) -> int:
     for file in (options.json, options.html):
         _check_writable(file)
     _check_local(options)
-    report = _audited(options)
+    _check_two(options)
+    report = _guarded(options)
     written = [
         _write(options.json, report.to_json),
         _write(options.html, lambda: _page(report)),
@@ -179,6 +181,23 @@ def run(options: argparse.Namespace) -> int:
     for file in filter(None, written):
         print(file)
     return report.exit_code
+
+
+def _guarded(options: argparse.Namespace) -> "Report":
+    """The audit; whatever stops it is one line, and never a verdict."""
+    try:
+        return _audited(options)
+    except (ValueError, OSError, KeyboardInterrupt):
+        raise
+    except SystemExit as problem:
+        raise ValueError(
+            f"the model, its loss or a defense ended the program ({problem})."
+        ) from None
+    except BaseException as problem:
+        told = str(problem).strip().split("\n")[0][:300]
+        raise ValueError(
+            f"the audit could not go on: {type(problem).__name__}: {told}"
+        ) from problem
 
 
 def _audited(options: argparse.Namespace) -> "Report":
@@ -245,21 +264,32 @@ def _models(options: argparse.Namespace, loading) -> dict:
 
 def _is_own(text: str) -> bool:
     """Whether a defense is a function of one's own: its first part is a module."""
-    return bool(re.match(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", text))
+    from precode_lib.audit.protections import NAMES
+
+    is_name = re.match(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", text)
+    return bool(is_name) and text.partition(":")[0] not in NAMES
 
 
 def summary(report: "Report") -> list[str]:
     """The verdict and the cases' figures, for a terminal."""
     lines = [f"{report.verdict.upper()}: {report.sentence()}", f"rule: {report.rule}"]
     for case in report.cases:
-        figures, low_high = case.figures, case.interval
         role = "control: " if case.is_control else ""
-        lines.append(
-            f"{role}{case.name}: {figures['recovered']} of {case.examples} came back "
-            f"(95 %: {low_high[0]:.0%} to {low_high[1]:.0%}), "
-            f"{figures['certified']} with proof; labels {figures['labels']:.0%}"
-        )
+        lines.append(f"{role}{case.name}: {_told(case)}")
     return lines
+
+
+def _told(case: "CaseReport") -> str:
+    """A case in a line."""
+    figures, said = case.figures, "nothing was tried that could bring an example back"
+    if case.interval is not None:
+        low, high = case.interval
+        said = (
+            f"{figures['recovered']} of {case.examples} came back (95 %: {low:.0%} to "
+            f"{high:.0%}), {figures['certified']} with proof"
+        )
+    labels = figures["labels"]
+    return said if labels is None else f"{said}; labels {labels:.0%}"
 
 
 def _page(report: "Report") -> str:
@@ -274,9 +304,23 @@ def _write(file: Path | None, text) -> Path | None:
     if file is None:
         return None
     made = text()
-    with atomic_file(file) as partial:
-        partial.write_text(made, encoding="utf-8")
+    whole = file.expanduser().resolve()  # of a link, what it points to
+    try:
+        if whole.exists() and not whole.is_file():  # a pipe, a device
+            whole.write_text(made, encoding="utf-8")
+            return file
+        with atomic_file(whole) as partial:
+            partial.write_text(made, encoding="utf-8")
+    except OSError as problem:
+        raise ValueError(f"{file} cannot be written: {problem.strerror}.") from None
     return file
+
+
+def _check_two(options: argparse.Namespace) -> None:
+    """Refuse one file for two reports."""
+    both = [f.expanduser().resolve() for f in (options.json, options.html) if f]
+    if len(both) == 2 and both[0] == both[1]:
+        raise ValueError("--json and --html name one file; give each its own.")
 
 
 def _check_writable(file: Path | None) -> None:
@@ -299,7 +343,9 @@ def _check_local(options: argparse.Namespace) -> None:
     if options.steps > 1 and options.lr is None:
         raise ValueError("--steps needs the rate of the local steps: --lr 0.1.")
     if options.steps == 1 and options.lr is not None:
-        raise ValueError("--lr is of local steps: give --steps, or leave it out.")
+        raise ValueError(
+            "--lr is of local steps: give --steps 2 or more, or leave it out."
+        )
 
 
 class _Line:
@@ -332,6 +378,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a number from 1 on is wanted, got {text!r}")
     return int(text)
+
+
+def _side(text: str) -> int:
+    side = _count(text)
+    if side > _LARGEST:
+        raise argparse.ArgumentTypeError(f"at most {_LARGEST} pixels, got {side}")
+    return side
 
 
 def _counts(text: str) -> tuple[int, ...]:

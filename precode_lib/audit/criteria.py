@@ -37,9 +37,19 @@ class Criterion:
     text: str
     tree: ast.expr
 
-    def fires(self, figures: Mapping[str, float]) -> bool:
-        """Whether the rule holds for these figures, so that the audit fails."""
-        return bool(_value(self.tree, figures))
+    def fires(self, figures: Mapping[str, float | None]) -> bool:
+        """Whether the rule holds for these figures, so that the audit fails.
+
+        A figure that there is none of, None, counts as 0.
+        """
+        known = {name: value or 0.0 for name, value in figures.items()}
+        return bool(_value(self.tree, known))
+
+    @property
+    def names(self) -> list[str]:
+        """The figures that it speaks of."""
+        found = (each.id for each in ast.walk(self.tree) if isinstance(each, ast.Name))
+        return list(dict.fromkeys(found))
 
     def __str__(self) -> str:
         return self.text

@@ -27,7 +27,8 @@ from precode_lib.audit.findings import (
     Finding,
     first_line,
 )
-from precode_lib.audit.judging import judge, judge_part, truth
+from precode_lib.audit.judging import judge, judge_part
+from precode_lib.audit.samples import leaves
 from precode_lib.audit.scenes import Scene
 
 FEATURES, PICTURE = "features", "picture"  # what a closed form gives
@@ -125,6 +126,8 @@ def _blindness(read: Leaked | Tokens) -> str | None:
     """Why nothing could have been read here, if that is so."""
     if isinstance(read, Leaked):
         return "its gradient is zero" if bool(read.silent.all()) else None
+    if bool(read.occurs.all()):
+        return "every row is sent, as behind noise: none tells which tokens occurred"
     if bool(read.occurs.any()) or bool(read.certified.any()):
         return None
     return "its gradient has too few directions to tell one token from another"
@@ -172,19 +175,42 @@ def _shape(scene: Scene) -> torch.Size:
 
 
 def _tokens(scene: Scene, read: Tokens) -> dict:
-    """Of each client's examples, whether the set of their tokens is the right one."""
+    """Of each client, whether the tokens found are its own, and how many they are.
+
+    Right is a set without a stranger that misses one token at most: a padding's row is
+    zero. Of a batch one set came back, for all of its examples together: one counts.
+    """
     batch = scene.case.batch
-    true = truth(scene.sample).unflatten(0, (scene.clients, batch))
-    pairs = zip(read.sets, true, strict=True)
-    right = [set(found) == set(t.flatten().tolist()) for found, t in pairs]
-    of_each = [each for each in right for _ in range(batch)]
-    proven = _proven(scene, read).repeat_interleave(batch).tolist()
+    true = _nearest(read, scene)
+    right, shares = [], []
+    for found, tokens in zip(map(set, read.sets), true, strict=True):
+        shares.append(len(found & tokens) / len(tokens))
+        right.append(bool(found) and found <= tokens and len(tokens - found) <= 1)
+    proven = _proven(scene, read).tolist()
+    both = [a and b for a, b in zip(right, proven, strict=True)]
+    others = [False] * (batch - 1)
     return {
-        "recovered": of_each,
-        "certified": [a and b for a, b in zip(of_each, proven, strict=True)],
-        "share": sum(right) / len(right),
+        "recovered": [each for one in right for each in (one, *others)],
+        "certified": [each for one in both for each in (one, *others)],
+        "share": sum(shares) / len(shares),
         "told": [told for told in _in_order(read) for _ in range(batch)],
     }
+
+
+def _nearest(read: Tokens, scene: Scene) -> list[set[int]]:
+    """Each client's tokens: of several inputs of whole numbers those that fit best."""
+    several = [
+        [set(client.flatten().tolist()) for client in part.unflatten(0, cut)]
+        for cut in [(scene.clients, scene.case.batch)]
+        for part in leaves(scene.sample.inputs)
+        if not part.is_floating_point()
+    ]
+
+    def overlap(sets: list[set[int]]) -> float:
+        pairs = zip(map(set, read.sets), sets, strict=True)
+        return sum(len(found & own) / max(1, len(found | own)) for found, own in pairs)
+
+    return max(several, key=overlap)
 
 
 def _in_order(read: Tokens) -> list[str]:

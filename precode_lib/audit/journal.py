@@ -5,10 +5,13 @@ way. All are whole or not there, and none is unpickled: tensors, lists, numbers,
 """
 
 import hashlib
+import inspect
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
+from types import CodeType
 from typing import Any
 
 import torch
@@ -58,10 +61,10 @@ class Journal:
         if self._folder is None or not self._folder.exists():
             return
         for file in self._folder.iterdir():
-            file.unlink()
-        self._folder.rmdir()
-        if not any(self._folder.parent.iterdir()):
-            self._folder.parent.rmdir()
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else's audit, just now
+            self._folder.rmdir()
+            self._folder.parent.rmdir()  # if it is empty
 
     def _file(self, name: str) -> Path | None:
         if self._folder is None:
@@ -79,10 +82,31 @@ def digest(*parts: object) -> str:
     return sums.hexdigest()
 
 
+def _code(thing: object) -> str:
+    """What a class or a function does, if it is anybody's own."""
+    name = f"{thing.__module__}.{getattr(thing, '__qualname__', '')}"
+    if name.startswith(("torch.", "precode_lib.")):
+        return name  # of these the versions decide
+    functions = vars(thing).values() if isinstance(thing, type) else [thing]
+    codes = [getattr(each, "__code__", None) for each in functions]
+    return name + "".join(_told(code) for code in codes if code is not None)
+
+
+def _told(code: CodeType) -> str:
+    """Its steps, names and constants; those of the functions inside it as well."""
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    plain = [c for c in code.co_consts if not isinstance(c, CodeType)]
+    return f"{code.co_code!r}{code.co_names}{plain}" + "".join(map(_told, inner))
+
+
 def _feed(sums, part: object) -> None:
     if isinstance(part, nn.Module):
         _feed(sums, part.state_dict())
         sums.update(str(part).encode())
+        for kind in dict.fromkeys(type(each) for each in part.modules()):
+            _feed(sums, kind)
+    elif isinstance(part, type) or inspect.isroutine(part):
+        sums.update(_code(part).encode())
     elif isinstance(part, Tensor):
         plain = part.detach().cpu().contiguous()
         sums.update(f"{plain.dtype}{tuple(plain.shape)}".encode())

@@ -39,6 +39,8 @@ def judge(scene: Scene, guesses: Tensor) -> Judgement:
     relative error is below CLOSE. A batch is given in whatever order fits best.
     """
     truths = truth(scene.sample).unflatten(0, guesses.shape[:2])
+    if not truths.is_floating_point():  # whole numbers that a layer took as they are
+        truths = truths.double()
     found = guesses.detach().cpu().to(truths.dtype)
     found = found.nan_to_num(0.0, 0.0, 0.0)
     flat_truths, flat = truths.flatten(2), found.flatten(2)

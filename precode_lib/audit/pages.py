@@ -204,19 +204,33 @@ def _layers(report: Report) -> str:
 def _case(report: Report, number: int) -> str:
     case = report.cases[number]
     role = "Control: " if case.is_control else ""
-    figures, (low, high) = case.figures, case.interval
+    figures = case.figures
     parts = [
         f"<h2>{_text(role + case.name)}</h2>",
         f"<p>{case.clients} clients with {case.batch} each. "
-        f"<b>{figures['recovered']} of {case.examples}</b> examples came back (rates "
-        f"of {low:.0%} to {high:.0%} are not excluded, 95 %), {figures['certified']} "
-        f"of them with proof; {figures['labels']:.0%} of the labels were read off.</p>",
+        f"{_counts(case)}{_labels(figures['labels'])}</p>",
         *(f"<p>{_text(sentence)}</p>" for sentence in remarks(report, case)),
         _attacks(case),
         _overlap(case),
         _clients(report, case),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _counts(case: CaseReport) -> str:
+    """How many examples came back, and which rates that leaves open."""
+    if case.interval is None:
+        return "No attack ran that could have brought an example back."
+    figures, (low, high) = case.figures, case.interval
+    return (
+        f"<b>{figures['recovered']} of {case.examples}</b> examples came back (rates "
+        f"of {low:.0%} to {high:.0%} are not excluded, 95 %), {figures['certified']} "
+        "of them with proof."
+    )
+
+
+def _labels(share: float | None) -> str:
+    return "" if share is None else f" {share:.0%} of the labels were read off."
 
 
 def remarks(report: Report, case: CaseReport) -> list[str]:

@@ -191,3 +191,4 @@ _FORMS = {
     "precode": "precode:K:BETA",
     "dp-sgd": "dp-sgd:CLIP:MULTIPLIER",
 }
+NAMES = frozenset(_NAMED)

@@ -27,13 +27,14 @@ SCHEMA = 1  # of the JSON; raised when a field changes its meaning or goes
 
 _SCHEMA_FILE = Path(__file__).parents[1] / "assets" / "audit-schema.json"
 
-LEAKS, NOTHING, NO_VERDICT, INCOMPLETE = (
+LEAKS, NOTHING, WITHIN, NO_VERDICT, INCOMPLETE = (
     "leaks",
     "nothing found",
+    "within the rule",  # something came back that the rule lets pass
     "no verdict",
     "stopped",
 )
-CODES = {NOTHING: 0, LEAKS: 1, NO_VERDICT: 2, INCOMPLETE: 3}
+CODES = {NOTHING: 0, WITHIN: 0, LEAKS: 1, NO_VERDICT: 2, INCOMPLETE: 3}
 
 
 def schema() -> dict[str, Any]:
@@ -101,8 +102,11 @@ class CaseReport:
         return [any(column) for column in columns] or [False] * self.examples
 
     @property
-    def figures(self) -> dict[str, float]:
-        """What a rule may speak of: see `criteria.FIGURES`."""
+    def figures(self) -> dict[str, float | None]:
+        """What a rule may speak of: see `criteria.FIGURES`; None where there is none.
+
+        A regression has no labels to read, a row of a table no similarity.
+        """
         recovered = sum(self.anywhere("recovered"))
         alike = [s for f in self.returned for s in f.ssim if s is not None]
         tokens = [f.share for f in self.returned if f.gives == "tokens"]
@@ -112,16 +116,21 @@ class CaseReport:
             "asr": recovered / self.examples,
             "recovered": recovered,
             "certified": sum(self.anywhere("certified")),
-            "ssim": max(alike, default=0.0),
-            "labels": max((s for s in labels if s is not None), default=0.0),
-            "tokens": max((s for s in tokens if s is not None), default=0.0),
-            "features": max(features, default=0),
+            "ssim": max(alike, default=None),
+            "labels": max((s for s in labels if s is not None), default=None),
+            "tokens": max((s for s in tokens if s is not None), default=None),
+            "features": max(features, default=None),
             "silent": self.health.get("silent_share", 0.0),
         }
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """The rates that so many recovered examples do not exclude, 95 %."""
+    def interval(self) -> tuple[float, float] | None:
+        """The rates that so many recovered examples do not exclude, 95 %.
+
+        None where nothing was tried that could have recovered one.
+        """
+        if not self.is_judged:
+            return None
         return exact_interval(int(self.figures["recovered"]), self.examples)
 
     def to_dict(self, rule: Criterion) -> dict[str, Any]:
@@ -134,7 +143,7 @@ class CaseReport:
             "batch": self.batch,
             "health": dict(self.health),
             "figures": figures,
-            "interval": list(self.interval),
+            "interval": None if self.interval is None else list(self.interval),
             "judged": self.is_judged,
             "fires": not self.is_control and rule.fires(figures),
             "promise": dict(self.promise),
@@ -191,9 +200,16 @@ class Report:
             return LEAKS
         if any(case.is_stopped for case in self.cases):
             return INCOMPLETE
-        if not all(case.is_judged for case in self.audited):
+        if self.is_mute or not all(case.is_judged for case in self.audited):
             return NO_VERDICT
-        return NOTHING
+        back = any(case.figures["recovered"] for case in self.audited)
+        return WITHIN if back else NOTHING
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether the rule speaks of nothing that was measured here."""
+        named = [case.figures[n] for case in self.audited for n in self.rule.names]
+        return bool(named) and all(value is None for value in named)
 
     @property
     def exit_code(self) -> int:
@@ -226,6 +242,7 @@ class Report:
         return {
             LEAKS: self._leaks,
             NOTHING: self._nothing,
+            WITHIN: self._within,
             NO_VERDICT: self._no_verdict,
             INCOMPLETE: self._incomplete,
         }[self.verdict]()
@@ -233,6 +250,10 @@ class Report:
     def _leaks(self) -> str:
         worst = max(self.fired, key=lambda case: case.figures["asr"])
         figures = worst.figures
+        if not figures["recovered"]:
+            named = [(n, figures[n]) for n in self.rule.names]
+            said = ", ".join(f"{n} is {value:g}" for n, value in named if value)
+            return f"The rule fired: {said or 'it always does'} ({worst.name})."
         what = f"{figures['recovered']} of {worst.examples} examples came back"
         proven = figures["certified"]
         proof = f", {proven} of them with proof" if proven else ""
@@ -246,6 +267,13 @@ class Report:
             f"of attacks that were not tried this says nothing.{self._of_controls()}"
         )
 
+    def _within(self) -> str:
+        worst = max(self.audited, key=lambda case: case.figures["asr"])
+        return (
+            f"The rule did not fire, and {worst.figures['recovered']} of "
+            f"{worst.examples} examples came back ({worst.name})."
+        )
+
     def _of_controls(self) -> str:
         """What it means where nothing comes back without the defense either."""
         controls = [case for case in self.cases if case.is_control]
@@ -257,6 +285,9 @@ class Report:
         )
 
     def _no_verdict(self) -> str:
+        if self.is_mute:
+            named = ", ".join(self.rule.names)
+            return f"No verdict: the rule speaks of {named}, and there is none here."
         case = next(case for case in self.audited if not case.is_judged)
         return (
             f"No verdict: no attack ran to its end that could have brought an example "
@@ -281,9 +312,12 @@ def _reason(case: CaseReport) -> str:
             f"{len(silent)} of {parameters} parameters sent nothing but zeros: audit "
             "other weights, such as trained ones."
         )
-    states = (BLIND, FAILED, UNTRIED)
-    groups = (EXACT, SEARCH)
-    tried = [f for f in case.findings if f.group in groups and f.state in states]
+    tried = [
+        f
+        for state in (FAILED, BLIND, UNTRIED)
+        for f in case.findings
+        if f.group in (EXACT, SEARCH) and f.state == state
+    ]
     return f"{tried[0].attack}: {tried[0].why}." if tried else ""
 
 

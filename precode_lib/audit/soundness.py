@@ -49,7 +49,7 @@ def _outputs(made: nn.Module, clients_have: Sample) -> list[Tensor]:
             args, named_inputs = (), dict(zip(inputs, two, strict=True))
         try:
             made_of_it = functional_call(made, buffers, args, named_inputs)
-        except (RuntimeError, TypeError, ValueError, IndexError) as problem:
+        except Exception as problem:
             shapes = ", ".join(str(tuple(each.shape[1:])) for each in two)
             raise ValueError(
                 f"the model does not take examples of shape {shapes}: "

@@ -113,8 +113,8 @@ def test_the_json_is_what_the_schema_says(audit, home):
 def test_a_rule_of_ones_own_decides(audit):
     pictures = (*DENSE, *SOON)
     code, printed, _ = audit(*pictures, "--fail-if", "silent > 0.5")
-    assert code == 0 and printed.startswith("NOTHING FOUND")
-    assert "nothing" in printed and "not tried" in printed
+    assert code == 0 and printed.startswith("WITHIN THE RULE: The rule did not fire")
+    assert "6 of 6 examples came back" in printed
 
 
 def test_what_cannot_be_judged_is_exit_code_2(audit):
@@ -176,6 +176,8 @@ def test_given_weights_stand_beside_fresh_ones(audit, home):
         ((*DENSE, "--defense", "x"), "no def"),
         ((*DENSE, "--json", "."), "a folder"),
         ((*DENSE, "--effort", "2"), "effort"),
+        ((*DENSE, "--defense", "noise:nan"), "std must be"),
+        ((*DENSE, "--size", "99999"), "at most 2048"),
         (("torchvision:resnet81", "--pictures", "pictures"), "resnet18"),
     ],
 )
@@ -183,6 +185,41 @@ def test_bad_input_is_a_line_that_says_what_to_do(audit, arguments, says):
     code, printed, told = audit(*arguments)
     assert code == 2 and printed == ""
     assert says in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("place", ["forward", "loss"])
+@pytest.mark.parametrize(
+    ("raised", "says"),
+    [
+        ("SystemExit(0)", "ended the program (0)"),
+        ("BaseException('odd')", "BaseException: odd"),
+        ("AssertionError('Expected 224')", "Expected 224"),
+    ],
+)
+def test_code_of_ones_own_cannot_end_in_a_verdict(audit, home, place, raised, says):
+    name = f"ending_{place}_{abs(hash(raised))}"
+    forward = f"raise {raised}" if place == "forward" else "return super().forward(x)"
+    (home / f"{name}.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self): super().__init__(5, 1)\n"
+        f"    def forward(self, x): {forward}\n"
+        f"def loss(model, x, y): raise {raised}\n"
+    )
+    own = () if place == "forward" else ("--loss", f"{name}:loss")
+    rows = (f"{name}:Net", "--data", "audited_app:ages", *own, *SOON)
+    code, printed, told = audit(*rows)
+    assert code == 2 and printed == "" and says in told
+
+
+def test_one_file_for_two_reports_is_refused_and_a_link_stays_one(audit, home):
+    code, _, told = audit(*DENSE, *SOON, "--json", "both", "--html", "./both")
+    assert code == 2 and "name one file" in told
+    (home / "real").mkdir(exist_ok=True)
+    link = home / "link.json"
+    link.symlink_to(home / "real" / "report.json")
+    assert audit(*DENSE, *SOON, "--json", link)[0] == 1
+    assert link.is_symlink() and (home / "real" / "report.json").is_file()
 
 
 def test_help_needs_no_torch():

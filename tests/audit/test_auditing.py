@@ -13,6 +13,7 @@ from torch import nn
 from precode_lib.attacks import Search
 from precode_lib.audit import THREATS, audit, page, protection
 from precode_lib.audit.findings import DONE, FAILED, REFUSED, STOPPED, UNTRIED
+from precode_lib.audit.journal import digest
 from precode_lib.data import IDENTITY, Pictures, victims
 from precode_lib.defenses import add_noise
 from precode_lib.federated import LocalTraining
@@ -135,9 +136,9 @@ def test_a_search_brings_pictures_back_and_the_rule_decides(convolutions):
     model = lenet(generator=seeded())
     report = audit(model, clients, effort=0.2, fail_if="ssim > 0.99 and recovered > 2")
     case = report.cases[0]
-    assert case.is_judged and report.verdict == "nothing found"
-    assert report.exit_code == 0
-    assert "of attacks that were not tried this says nothing" in report.sentence()
+    assert case.is_judged and report.exit_code == 0
+    assert report.verdict == "within the rule"
+    assert "examples came back" in report.sentence()
     assert case.figures["ssim"] > 0.2 and case.interval[1] > 0.5
 
 
@@ -259,7 +260,7 @@ def test_rows_and_their_success_need_no_pictures():
 
     report = audit(net, (rows, ages), loss=squared, effort=NO_SEARCH)
     case = report.cases[0]
-    assert case.figures["certified"] == 6 and case.figures["labels"] == 0
+    assert case.figures["certified"] == 6 and case.figures["labels"] is None
     assert "<img" not in page(report)  # they are told in numbers
 
 
@@ -406,3 +407,116 @@ def test_examples_that_are_none_are_refused(mlp):
     nan = torch.full((2, 3, 8, 8), float("nan"))
     with pytest.raises(ValueError, match="NaN"):
         audit(mlp, (nan, torch.zeros(2).long()))
+
+
+def tokens_and_mask() -> dict:
+    words = torch.randint(1, 40, (4, 6), generator=seeded())
+    words[:, 5] = 0  # a padding
+    return {"words": words, "mask": (words > 0).long()}
+
+
+class Masked(nn.Module):
+    """Words beside a mask of ones and zeros, as language models take them."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(40, 8, padding_idx=0)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, words, mask):
+        return self.out((self.table(words) * mask[..., None]).sum(1))
+
+
+def test_words_are_found_beside_a_mask_and_without_their_padding():
+    examples = tokens_and_mask(), torch.tensor([0, 1, 0, 1])
+    report = audit(Masked(), examples, effort=NO_SEARCH, fail_if="tokens > 0.5")
+    figures = report.cases[0].figures
+    assert report.verdict == "leaks" and figures["recovered"] == 4
+    assert 0.6 < figures["tokens"] < 1  # the padding is no word
+    assert report.sentence().startswith("These gradients leak: 4 of 4")
+
+
+def test_words_of_a_batch_came_back_as_one_set():
+    examples = tokens_and_mask(), torch.tensor([0, 1, 0, 1])
+    report = audit(Masked(), examples, effort=NO_SEARCH, batch=2)
+    assert report.cases[0].figures["recovered"] == 2 and report.cases[0].examples == 4
+
+
+def test_noise_on_words_is_no_safety():
+    examples = tokens_and_mask(), torch.tensor([0, 1, 0, 1])
+    report = audit(Masked(), examples, effort=NO_SEARCH, defense="noise:1e-9")
+    assert report.verdict == "no verdict"
+    assert "as behind noise" in report.sentence()
+
+
+def test_whole_numbers_that_a_layer_takes_are_divided_too():
+    class Whole(nn.Linear):
+        def forward(self, rows):
+            return super().forward(rows.float())
+
+    rows = torch.randint(0, 9, (4, 5), generator=seeded())
+    report = audit(Whole(5, 3), (rows, torch.arange(4) % 3), effort=NO_SEARCH)
+    assert report.cases[0].figures["certified"] == 4
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict", "says"),
+    [
+        ("ssim > 0.5", "no verdict", "speaks of ssim, and there is none here"),
+        ("tokens > 0 or ssim > 0", "no verdict", "speaks of tokens, ssim"),
+        ("ssim > 0 or certified", "leaks", "4 of 4"),
+        ("recovered > 5", "within the rule", "did not fire, and 4 of 4 examples"),
+        ("labels > 0.5 and not certified", "within the rule", "did not fire"),
+        ("labels > 0.5 and certified > 3", "leaks", "4 of 4"),
+    ],
+)
+def test_a_rule_is_judged_by_what_there_is(rule, verdict, says):
+    rows = torch.randn(4, 5, generator=seeded())
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+    examples = rows, torch.tensor([0, 1, 0, 1])
+    report = audit(net, examples, effort=NO_SEARCH, fail_if=rule)
+    assert report.verdict == verdict and says in report.sentence()
+    assert report.to_json() and page(report)
+
+
+def test_another_figure_that_fires_is_named(convolutions, pictures):
+    report = audit(convolutions, pictures, effort=NO_SEARCH, fail_if="features > 0")
+    assert report.verdict == "leaks"
+    assert report.sentence().startswith("The rule fired: features is 8 (")
+
+
+def test_where_nothing_was_tried_no_rate_is_given(convolutions, pictures):
+    report = audit(convolutions, pictures, effort=NO_SEARCH)
+    (case,) = report.cases
+    assert case.interval is None and case.figures["ssim"] is None
+    assert "No attack ran that could" in page(report)
+    assert json.loads(report.to_json())["cases"][0]["interval"] is None
+
+
+def test_changed_code_behind_the_same_names_begins_anew():
+    class First(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1))
+
+    class Second(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1)) * 2
+
+    Second.__qualname__, Second.__name__ = First.__qualname__, First.__name__
+    one, other = First(192, 4), Second(192, 4)
+    other.load_state_dict(one.state_dict())
+    assert str(one) == str(other)
+    assert digest(one) != digest(other) and digest(one) == digest(one)
+    assert digest(test_noise_on_words_is_no_safety) != digest(tokens_and_mask)
+
+
+@pytest.mark.parametrize(
+    "problem", [AssertionError("Expected 224"), KeyError("mask"), AttributeError("x")]
+)
+def test_whatever_a_loss_raises_is_one_line(mlp, pictures, problem):
+    def loss(model, inputs, labels):
+        raise problem
+
+    with pytest.raises(ValueError, match=f"computed: {type(problem).__name__}") as one:
+        audit(mlp, pictures, loss=loss, effort=NO_SEARCH)
+    assert "\n" not in str(one.value)
