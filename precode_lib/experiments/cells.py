@@ -263,10 +263,18 @@ def reseeded(cell: Cell, seed: int) -> Cell:
 
 def namesake(cell: Cell) -> Cell | None:
     """The same work under the name by which it counts, where this is a second name."""
+    changes = {}
     known = DEFENSES.get(cell.setup.defense)
-    if known is None or known.same_as is None:
-        return None
-    return _with_setup(cell, defense=known.same_as)
+    if known is not None and known.same_as is not None:
+        changes["defense"] = known.same_as
+    if cell.kind == "training":
+        # A mode of the clients, or what they keep to themselves, is no way to train.
+        model = MODELS.get(cell.setup.model)
+        if model is not None and model.trained_as is not None:
+            changes["model"] = model.trained_as
+        if known is not None and known.keeps_statistics:
+            changes["defense"] = "none"
+    return _with_setup(cell, **changes) if changes else None
 
 
 def _with_setup(cell: Cell, **changes: Any) -> Cell:

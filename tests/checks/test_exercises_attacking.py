@@ -218,12 +218,16 @@ def begun_at(noise):
             attacker(lambda noise: searched() if noise is None else begun_at(noise)),
             "although it was given",
         ),
-        (attacker(joint_or_told, steps=False), "makes its steps while you loop"),
         (attacker(joint_or_told, answer=lambda r: r.objective), "of the shape"),
     ],
 )
 def test_a_wrong_search_is_told_what_it_does_with_the_noise(learner, hint):
     assert_refused(check.find, learner, hint=hint)
+
+
+def test_a_search_that_makes_no_step_says_so_itself():
+    learner = attacker(joint_or_told, steps=False)
+    assert_refused(check.find, learner, hint="make a step", state="raised")
 
 
 def test_noise_that_is_not_in_a_list_is_the_library_s_to_refuse():

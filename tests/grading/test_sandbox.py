@@ -204,6 +204,11 @@ def test_nothing_in_proc_can_be_written_not_even_of_a_process_itself(tmp_path):
     assert set(inside(tmp_path, code)) <= {"PermissionError", "OSError"}
 
 
+def everybody_reads(folder: Path) -> bool:
+    """Whether a user without rights can look into it, from the root on."""
+    return all(f.stat().st_mode & 0o005 == 0o005 for f in (folder, *folder.parents))
+
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="for whoever marks as root")
 
 
@@ -277,6 +282,8 @@ def test_where_root_cannot_be_another_user_nothing_is_marked(tmp_path, monkeypat
 
 @as_root
 def test_what_another_user_cannot_read_is_never_read_as_root(tmp_path, monkeypatch):
+    if everybody_reads(Path(checks.__file__).parents[2]):
+        pytest.skip("the library is installed in place, where everybody reads it")
     secret = tmp_path / "environment"
     secret.mkdir()
     (secret / "precode_lib.py").write_text("")

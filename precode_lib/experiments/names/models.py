@@ -47,6 +47,7 @@ class Architecture:
         has_widths: whether it can be built in others.
         in_training: whether clients run it in training mode, with the statistics of
             their own batch where it has batch norms.
+        trained_as: another model whose training is this one's too.
         pace: what it costs; the usual one is a guess.
     """
 
@@ -55,6 +56,7 @@ class Architecture:
     width: int = 1024
     has_widths: bool = True
     in_training: bool = False
+    trained_as: str | None = None
     pace: Pace = Pace()
 
 
@@ -111,7 +113,10 @@ MODELS: Registry[Architecture] = Registry(
         ),
         "lenet-bn": _NORMED("LeNet with batch norms", pace=_LENET),
         "lenet-bn-train": _NORMED(
-            "LeNet with batch norms, in training mode", in_training=True, pace=_ALONE
+            "LeNet with batch norms, in training mode",
+            in_training=True,
+            trained_as="lenet-bn",
+            pace=_ALONE,
         ),
         "resnet": Architecture("ResNet", _built("resnet", blocks_per_stage=1)),
         "resnet20": Architecture("ResNet-20", _built("resnet", blocks_per_stage=3)),
