@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
+from torch import Tensor
 
 from precode_lib.attacks import Search
 from precode_lib.audit.attempts import Attempt, attempts
@@ -36,6 +37,7 @@ from precode_lib.basics.validation import check_range
 Tell = Callable[[str], None]
 _SAVED_EVERY = 5.0  # seconds between two checkpoints of a search
 _LONG = 1.0  # seconds that a step takes to be timed by its first one
+_STILL = 1e-5  # of a normalised number: who moved less did not search
 _MARGIN = 0.85  # of the budget is given out: paces are measured, not promised
 
 
@@ -207,7 +209,7 @@ def _searched(turn: Turn, journal: Journal, seed: int, tell: Tell) -> Finding:
         search = _begun(turn, turn.iterations, seed)
         for made in _steps(search, turn, journal):
             tell(f"{turn.name}: step {made} of {turn.iterations}")
-        found = _judged(turn, search, time.monotonic() - began)
+        found = _judged(turn, search, time.monotonic() - began, seed)
     except TROUBLE as problem:
         found = _empty(turn.scene, turn.attempt, FAILED, trouble(problem))
     journal.write(turn.name, stored(found))
@@ -231,7 +233,7 @@ def _steps(search: Search, turn: Turn, journal: Journal) -> Iterator[int]:
         yield step.iteration + 1
 
 
-def _judged(turn: Turn, search: Search, seconds: float) -> Finding:
+def _judged(turn: Turn, search: Search, seconds: float, seed: int) -> Finding:
     found = search.result
     objective = [o if isfinite(o) else None for o in found.objective.tolist()]
     common = {
@@ -249,6 +251,8 @@ def _judged(turn: Turn, search: Search, seconds: float) -> Finding:
     state, why = DONE, ""
     if not any(compared.recovered) and not any(found.conclusive):
         state, why = BLIND, next(filter(None, found.blind), "it was not conclusive")
+    if not any(compared.recovered) and _stood_still(turn, found.images, seed):
+        state, why = BLIND, "the search never left the place where it began"
     return Finding(
         **common,
         state=state,
@@ -260,6 +264,12 @@ def _judged(turn: Turn, search: Search, seconds: float) -> Finding:
         shown=compared.shown,
         told=compared.told,
     )
+
+
+def _stood_still(turn: Turn, images: Tensor, seed: int) -> bool:
+    """Whether what a search found is what it began with, for every client."""
+    began = next(_begun(turn, 1, seed)).images
+    return bool((images - began).abs().max() < _STILL)
 
 
 def _empty(scene: Scene, attempt: Attempt, state: str, why: str) -> Finding:

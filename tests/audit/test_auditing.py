@@ -520,3 +520,19 @@ def test_whatever_a_loss_raises_is_one_line(mlp, pictures, problem):
     with pytest.raises(ValueError, match=f"computed: {type(problem).__name__}") as one:
         audit(mlp, pictures, loss=loss, effort=NO_SEARCH)
     assert "\n" not in str(one.value)
+
+
+def test_a_search_that_never_moved_is_no_evidence(pictures):
+    class Deaf(nn.Module):
+        """Its gradient says nothing of pictures."""
+
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(4))
+
+        def forward(self, x):
+            return self.bias + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    report = audit(Deaf(), pictures, effort=0.2)
+    states = {f.attack: f.state for f in report.cases[0].findings}
+    assert states["strong search"] == "sees nothing"
