@@ -253,8 +253,9 @@ class _Network:
     hooked = False
 
 
-def _refuse(event: str, arguments: tuple) -> None:
-    if _Network.refused and event in ("socket.connect", "socket.getaddrinfo"):
+def _refuse(event: str, arguments: tuple, state: type = _Network) -> None:
+    # The hook outlives the module's own names when Python ends.
+    if state.refused and event in ("socket.connect", "socket.getaddrinfo"):
         raise ConnectionRefusedError(
             "it opens a network connection; an audit downloads nothing: do that before"
         )
