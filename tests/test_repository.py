@@ -56,7 +56,7 @@ SIDE_DOORS = {
     },
     "ats": {"evaluation"},  # it knows attacks
     "audit": {"command"},  # it reads its arguments without torch
-    "basics": {"files", "resuming", "schedules", "thresholds", "validation"},
+    "basics": {"doors", "files", "resuming", "schedules", "thresholds", "validation"},
     "experiments": {"reading"},
     # Its door loads nothing, since it is also opened inside the sandbox.
     "grading": {"limits", "pace", "report", "room", "sandbox", "tables"},

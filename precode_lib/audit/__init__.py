@@ -5,9 +5,9 @@ returns a `Report`; `page` makes one file of it that anybody can read. `precode 
 is the command line of both.
 """
 
-import importlib
 import typing
 
+import precode_lib.basics.doors as _doors
 from precode_lib.audit.criteria import FIGURES, Criterion, criterion
 from precode_lib.audit.threats import THREATS, Threat, threat
 
@@ -52,13 +52,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import what needs torch when somebody wants it (PEP 562)."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
-    globals()[name] = found
-    return found
+__getattr__ = _doors.later(__name__, _LATER)
 
 
 def __dir__() -> list[str]:

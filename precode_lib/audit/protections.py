@@ -27,7 +27,6 @@ class Protection:
         insert: (model, example, generator) -> the model with a layer that protects it.
         change: from a generator to what is done to the gradient before it is sent.
         step: from a generator to what clients compute instead of their gradient.
-        is_random: whether it draws numbers that the attacker does not know.
         is_factor: whether it is one factor for all of the gradient, as clipping is.
         noise_multiplier: of DP-SGD, for which there is a proof.
         advice: what attackers who know it do, as a hint for the report.
@@ -37,7 +36,6 @@ class Protection:
     insert: Callable[..., nn.Module] | None = None
     change: Callable[[torch.Generator], Defense] | None = None
     step: Callable[[torch.Generator], ClientStep] | None = None
-    is_random: bool = False
     is_factor: bool = False
     noise_multiplier: float | None = None
     advice: str = ""
@@ -95,7 +93,7 @@ def _noise(name: str, std: float, *, function=defenses.add_noise, option="std"):
         return partial(function, **{option: std}, generator=generator)
 
     advice = "noise of one size averages out over rows, steps and rounds"
-    return _checked(Protection(name, change=change, is_random=True, advice=advice))
+    return _checked(Protection(name, change=change, advice=advice))
 
 
 def _laplace(name: str, scale: float) -> Protection:
@@ -139,7 +137,6 @@ def _precode(name: str, k: float = 256, beta: float = 1e-3) -> Protection:
     return Protection(
         name,
         insert=insert,
-        is_random=True,
         advice="attackers leave out what the noise touches, or search for the noise",
     )
 
@@ -156,7 +153,6 @@ def _dp_sgd(name: str, clip_norm: float, noise_multiplier: float) -> Protection:
     return Protection(
         name,
         step=step,
-        is_random=True,
         noise_multiplier=noise_multiplier,
         advice="its proof bounds whoever sees this one answer; see the bound",
     )

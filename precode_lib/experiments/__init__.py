@@ -7,9 +7,9 @@ them, `shelf`, `report` and `sheets` read them again. The command line is `preco
 reproduce` and `precode results`; README.md beside this file is the manual.
 """
 
-import importlib
 import typing
 
+import precode_lib.basics.doors as _doors
 from precode_lib.experiments.cells import (
     KINDS,
     Cell,
@@ -152,13 +152,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import what needs torch when somebody wants it (PEP 562)."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
-    globals()[name] = found
-    return found
+__getattr__ = _doors.later(__name__, _LATER)
 
 
 def __dir__() -> list[str]:
