@@ -4,12 +4,9 @@ Whatever comes from a model or a folder is text here, never markup, and the page
 policy allows no script.
 """
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from PIL import Image
 from torch import Tensor
 
 from precode_lib.audit.criteria import FIGURES
@@ -27,6 +24,7 @@ from precode_lib.audit.report import (
     CaseReport,
     Report,
 )
+from precode_lib.data import png_base64
 
 _MOST_SHOWN = 16  # clients' pictures on the page
 _SHOWN_SIDE = 128  # pixels of a picture at most; larger ones are thinned out
@@ -396,10 +394,7 @@ def _png(pixels: Tensor) -> str:
     small = pixels[..., ::step, ::step].float()
     if len(small) not in (1, 3):
         small = small[:1]
-    levels = (small * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/png;base64,{png_base64(small)}"
 
 
 def _cost(report: Report) -> str:

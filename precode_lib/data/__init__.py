@@ -2,6 +2,7 @@
 
 from precode_lib.data.cache import cache_folder
 from precode_lib.data.datasets import cifar10, cifar100, medical_mnist, paper_victims
+from precode_lib.data.encoding import png_base64
 from precode_lib.data.examples import Examples
 from precode_lib.data.folders import image_folder
 from precode_lib.data.loose import Loose, loose_pictures

@@ -1,14 +1,11 @@
 """What an attack came to: pictures by their metrics, other examples by their error."""
 
-import base64
-import io
 from math import isfinite
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-from precode_lib.data import Examples, Normalisation, Pictures
+from precode_lib.data import Examples, Normalisation, Pictures, png_base64
 from precode_lib.experiments.bench import Found
 from precode_lib.experiments.names.datasets import DATASETS
 from precode_lib.metrics import (
@@ -91,7 +88,7 @@ def _judged_pictures(
     result = {**table, **_of_each(judged_by["last"][PAPER.name]), **found.notes}
     if shown:
         result["shown"] = shown
-        result["pictures"] = [_png(guesses["last"][i]) for i in shown]
+        result["pictures"] = [png_base64(guesses["last"][i]) for i in shown]
     return result
 
 
@@ -128,10 +125,3 @@ def _of_each(scores: Scores) -> dict[str, list[float | None]]:
 def _pixels(images: Tensor, normalisation: Normalisation) -> Tensor:
     """(V, B, C, H, W) normalised → the same in [0, 1], on the CPU."""
     return normalisation.denormalise(images.cpu().float()).clamp(0, 1)
-
-
-def _png(pixels: Tensor) -> str:
-    levels = (pixels * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
