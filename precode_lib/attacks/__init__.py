@@ -1,7 +1,7 @@
 """Attacks: from an `Observation` back to the pictures behind it, with torch alone.
 
 `recipes` holds the published searches, `search` the engine under them, `closed_form`
-what needs no search, `labels` the ways to the labels.
+what needs no search, `spear` what takes batches apart, `labels` the ways to the labels.
 """
 
 from precode_lib.attacks.closed_form import (
@@ -60,6 +60,7 @@ from precode_lib.attacks.recipes import (
 )
 from precode_lib.attacks.reports import AttackStep, Reconstruction
 from precode_lib.attacks.search import Search
+from precode_lib.attacks.spear import Unmixed, spear
 from precode_lib.attacks.tokens import (
     Membership,
     Tokens,
@@ -95,6 +96,7 @@ __all__ = [
     "Tokens",
     "Trial",
     "Unknown",
+    "Unmixed",
     "VictimLBFGS",
     "before_noise",
     "bias_corrected_labels",
@@ -131,6 +133,7 @@ __all__ = [
     "searched",
     "shift",
     "span",
+    "spear",
     "step_decay",
     "still",
     "tokens_in_span",

@@ -4,27 +4,23 @@ Each row is a mixture of the pictures that activated its unit: `span` is all tha
 have in common, and `isolated_inputs` finds the units that saw one picture only.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from precode_lib.attacks.observed import (
-    check_observation,
-    first_linear,
-    layer_on_picture,
-    shared_term,
-    sight_of,
+from precode_lib.attacks.mixtures import (
+    Mixtures,
+    coordinates_in,
+    is_of_one_step,
+    mixtures_of,
+    strongest_factors,
+    unit_inputs,
 )
-from precode_lib.attacks.sights import FEATURES, PICTURE, Sight
-from precode_lib.attacks.traces import trace_of
 from precode_lib.basics.validation import check_count, check_finite, check_range
 from precode_lib.federated import Observation
-from precode_lib.gradients import Outer, Term, dense
+from precode_lib.gradients import Outer, dense
 
-_ITERATIONS = 30  # of the subspace iteration; noiseless gradients need one
 _UNREADABLE = 1e-3  # rounding in a quotient, from which on strangers meet by chance
 
 
@@ -113,7 +109,7 @@ def span(
             inputs then take the place of the pictures: one for each example, or with
             N tokens or patches N for each.
     """
-    return _span_of(_seen(observation, layer, parameter))
+    return span_of(mixtures_of(observation, layer, parameter))
 
 
 def isolated_inputs(
@@ -142,16 +138,17 @@ def isolated_inputs(
             as far as rounding moves them: little in a gradient, more in an update,
             which is a small difference of weights.
     """
-    seen = _seen(observation, layer, parameter, with_bias=True)
+    seen = mixtures_of(observation, layer, parameter, with_bias=True)
     if min_units is not None:
         check_count(min_units, "min_units", 2)
     bias = dense(observation.shared[seen.bias])
     if tolerance is not None:
         check_range(tolerance, "tolerance", 0, open_low=True)
     room = _room(observation, seen.bias, bias, tolerance)
-    found = _span_of(seen)
-    coordinates = _coordinates(seen.matrices, found.basis)
-    is_silent = _silent_units(observation, seen)
+    found = span_of(seen)
+    coordinates = coordinates_in(seen.matrices, found.basis)
+    before_relu = unit_inputs(observation, seen)
+    can_prove = before_relu is not None and is_of_one_step(observation)
     results = []
     for v, rank in enumerate(found.rank.tolist()):
         least = min_units or (3 if rank == 2 else 2)
@@ -160,105 +157,20 @@ def isolated_inputs(
         images, kept = seen.as_images(inputs, observation)
         kept = kept[: observation.num_examples]
         proven = torch.zeros(len(kept), dtype=torch.bool, device=bias.device)
-        if is_silent is not None and rank == seen.most:
-            proven = _misses_one(coordinates[v], is_silent(inputs[kept]), rank)
+        if can_prove and rank == seen.most:
+            silent = _is_silent(before_relu(inputs[kept]))
+            proven = _misses_one(coordinates[v], silent, rank)
         counts = counts.to(bias.device)[kept]
         results.append(IsolatedInputs(images[kept], counts, proven))
     return results
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A linear layer's gradients, and what its inputs are.
-
-    Args:
-        weight: the parameter's name.
-        bias: its bias's; None without one.
-        matrices: (V, M, K).
-        most: how many inputs went in, unless some were equal.
-        sight: what they are; None if that could not be found out.
-        is_alone: whether the parameters are read nowhere else.
-        is_picture: whether an input is the flattened picture.
-    """
-
-    weight: str
-    bias: str | None
-    matrices: Term
-    most: int
-    sight: Sight | None
-    is_alone: bool
-    is_picture: bool
-
-    def as_images(
-        self, inputs: Tensor, observation: Observation
-    ) -> tuple[Tensor, Tensor]:
-        """Inputs (N, K) as images, and which of them may be real ones."""
-        if not self.is_picture:
-            return inputs, torch.arange(len(inputs), device=inputs.device)
-        shape, flat = observation.image_shape, inputs
-        if self.sight is not None and self.sight.gives == PICTURE:
-            flat = self.sight.examples(inputs[:, None], shape.numel())
-        images = flat.view(-1, *shape)
-        kept = _in_box(images, observation.normalisation).nonzero().flatten()
-        return images, kept
-
-
-def _seen(
-    observation: Observation,
-    layer: str | None,
-    parameter: str | None,
-    with_bias: bool = False,
-) -> _Seen:
-    if parameter is None:
-        return _seen_of_layer(observation, layer, with_bias)
-    if layer is not None:
-        raise ValueError("give a layer or a parameter, not both.")
-    check_observation(observation)
-    trace = trace_of(observation)
-    sight = sight_of(observation, parameter, trace)
-    use, bias = sight.use, sight.use.bias
-    if with_bias and (bias is None or bias not in observation.shared):
-        raise ValueError(
-            f"{parameter!r} has no bias, or none that was shared, and so no factor "
-            "that tells which units saw one input only; span needs none."
-        )
-    return _Seen(
-        parameter,
-        bias,
-        use.matrices(observation.shared[parameter]),
-        use.num_positions * observation.num_examples,
-        sight,
-        trace.is_alone(use),
-        sight.gives == PICTURE,
-    )
-
-
-def _seen_of_layer(
-    observation: Observation, layer: str | None, with_bias: bool
-) -> _Seen:
-    if with_bias:
-        weight, bias = first_linear(observation, layer)
-    else:
-        layer = layer_on_picture(observation, layer)
-        shared_term(observation, layer, "weight")
-        weight, bias = f"{layer}.weight", None
-    sight, is_alone = None, False
-    if with_bias:
-        with suppress(ValueError):  # a layer that was named needs no sight
-            trace = trace_of(observation)
-            sight = sight_of(observation, weight, trace)
-            sight = replace(sight, gives=FEATURES)  # its inputs are left as they are
-            is_alone = trace.is_alone(sight.use)
-    term = observation.shared[weight]
-    most = observation.num_examples
-    return _Seen(weight, bias, term, most, sight, is_alone, is_picture=True)
-
-
-def _span_of(seen: _Seen) -> Span:
+def span_of(seen: Mixtures) -> Span:
+    """`span`, of a layer that has been found already."""
     term = seen.matrices
     for part in (term.left, term.right) if isinstance(term, Outer) else (term,):
         check_finite(part, f"the gradient of {seen.weight!r}")
-    left, right = _factors(term, seen.most)
+    left, right = strongest_factors(term, seen.most)
     # left may be badly conditioned (silent pictures): its R factor weighs `right`.
     weighted = torch.linalg.qr(left.mT, mode="r").R @ right
     _, strengths, basis = torch.linalg.svd(weighted, full_matrices=False)
@@ -267,27 +179,9 @@ def _span_of(seen: _Seen) -> Span:
     return Span(basis * counts.unsqueeze(2), strengths * counts)
 
 
-def _silent_units(
-    observation: Observation, seen: _Seen
-) -> Callable[[Tensor], Tensor] | None:
-    """From inputs (N, K) to the units that cannot have fired on them, (N, M).
-
-    If a ReLU follows. None where the layer runs more than once, or its weights moved
-    between the steps.
-    """
-    sight, local = seen.sight, observation.local
-    moved = local is not None and local.steps > 1
-    if sight is None or not seen.is_alone or moved:
-        return None
-    parameters = dict(observation.model.named_parameters())
-    weight = sight.use.matrices(parameters[seen.weight].detach()[None])[0]
-    bias = parameters[seen.bias].detach().flatten()
-
-    def silent(inputs: Tensor) -> Tensor:
-        before = inputs @ weight.to(inputs).mT + bias.to(inputs)
-        return before < -1e-4 * before.abs().amax(1, keepdim=True)
-
-    return silent
+def _is_silent(values: Tensor) -> Tensor:
+    """Which units cannot have fired, rounding allowed for: (N, M) bool."""
+    return values < -1e-4 * values.abs().amax(1, keepdim=True)
 
 
 def _misses_one(coordinates: Tensor, silent: Tensor, rank: int) -> Tensor:
@@ -321,26 +215,6 @@ def _room(
     return room + rounding.where(rounding < _UNREADABLE, torch.nan)
 
 
-def _factors(term: Term, rank: int) -> tuple[Tensor, Tensor]:
-    """left (V, R, rows), right (V, R, columns): the term, or its strongest part."""
-    if isinstance(term, Outer):
-        return term.left, term.right
-    matrices = term.flatten(2)
-    generator = torch.Generator().manual_seed(0)  # any fixed start will do
-    start = torch.randn(matrices.shape[1], rank, generator=generator).to(matrices)
-    left = torch.linalg.qr(matrices @ (matrices.mT @ start)).Q
-    for _ in range(_ITERATIONS):
-        left = torch.linalg.qr(matrices @ (matrices.mT @ left)).Q
-    return left.mT.contiguous(), left.mT @ matrices
-
-
-def _coordinates(term: Term, basis: Tensor) -> Tensor:
-    """Each row in the coordinates of the span: (V, rows, R)."""
-    if isinstance(term, Outer):
-        return term.left.mT @ (term.right @ basis.mT)
-    return term.flatten(2) @ basis.mT
-
-
 def _clusters(
     rows: Tensor, bias: Tensor, room: Tensor, min_units: int
 ) -> tuple[Tensor, Tensor]:
@@ -366,13 +240,3 @@ def _clusters(
         agree = agree & ~members & ~members.unsqueeze(1)
     centres = torch.stack(centres) if centres else rows.new_empty(0, rows.shape[1])
     return centres, torch.tensor(counts, dtype=torch.int64)
-
-
-def _in_box(images: Tensor, normalisation: object | None) -> Tensor:
-    """Which images could be real pictures, with 1 % of room for rounding: (N,)."""
-    if normalisation is None:
-        return torch.ones(len(images), dtype=torch.bool, device=images.device)
-    lower, upper = (side.to(images) for side in normalisation.box)
-    room = 0.01 * (upper - lower)
-    inside = (images >= lower - room) & (images <= upper + room)
-    return inside.flatten(1).all(1)

@@ -4,9 +4,10 @@
 all that an honest-but-curious server, or whoever listens on the line, gets to see.
 Every assumption of a threat model is a field of it, and attacks take nothing else.
 `clients` is what each of them runs, `local` its training, `health` whether what it sent
-says anything.
+says anything, `aggregating` what is left to see of a sum.
 """
 
+from .aggregating import aggregated
 from .clients import Client
 from .health import Health, VacuousGradientWarning, health_of
 from .local import LocalTraining
@@ -14,5 +15,5 @@ from .observing import Observation, observe
 
 __all__ = [
     "Client", "Health", "LocalTraining", "Observation", "VacuousGradientWarning",
-    "observe",
+    "aggregated", "observe",
 ]  # fmt: skip
