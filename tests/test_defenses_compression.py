@@ -17,6 +17,7 @@ from precode_lib.defenses import (
     as_steps,
     bytes_on_wire,
     prune,
+    prune_at_random,
     prune_globally,
     quantise,
     round_to,
@@ -106,6 +107,24 @@ def test_pruning_a_factored_gradient_prunes_its_matrix():
     outer = Outer(normal(2, 1, 6), normal(2, 1, 5, seed=1), torch.Size((6, 5)))
     pruned = prune(Gradients({"w": outer}), 0.4)["w"]
     assert_close(pruned, prune(Gradients({"w": outer.dense()}), 0.4)["w"])
+
+
+def test_random_pruning_drops_a_share_of_all_sizes_and_keeps_the_rest_as_it_is():
+    exact = Gradients({"w": normal(3, 40_000), "b": normal(3)})
+    kept = prune_at_random(exact, 0.3, generator=seeded())
+    gone = kept["w"] == 0
+    assert torch.equal(kept["w"][~gone], exact["w"][~gone])
+    share = gone.double().mean(1)
+    assert_close(share, torch.full_like(share, 0.3), atol=0.01, rtol=0)
+    large = exact["w"].abs() > 2
+    assert abs(gone[large].double().mean() - 0.3) < 0.03
+    assert not torch.equal(gone[0], gone[1])
+    again = prune_at_random(exact.take(0), 0.3, generator=seeded())
+    assert torch.equal(again["w"][0], kept["w"][0])
+    whole = prune_at_random(exact, 0, generator=seeded())
+    assert torch.equal(whole["w"], exact["w"])
+    with pytest.raises(ValueError, match="share to drop"):
+        prune_at_random(exact, 1, generator=seeded())
 
 
 # --- rounding -------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from precode_lib import gradients as G
-from precode_lib.gradients import Gradients, Outer, terms
+from precode_lib.gradients import Gradients, Outer, entrywise, terms
 
 SIZES = st.integers(1, 5)
 LAYOUTS = st.tuples(SIZES, SIZES, SIZES, SIZES, st.integers(0, 2**31))
@@ -233,8 +233,38 @@ def test_chunks_hold_as_many_victims_as_fit_but_at_least_one(monkeypatch):
     tensor = torch.zeros(5, 4, dtype=torch.float64)  # 32 bytes a victim
     for limit, step in ((1, 1), (63, 1), (64, 2), (95, 2), (10**6, 31250)):
         monkeypatch.setattr(terms, "TEMPORARY_BYTES", limit)
-        chunks = list(terms._victim_chunks(tensor))
+        chunks = list(terms.victim_chunks(tensor))
         assert chunks == [slice(i, i + step) for i in range(0, 5, step)]
+
+
+@pytest.mark.parametrize("limit", [1, 10**6])
+def test_any_sum_over_entries_has_the_slopes_of_the_dense_one(
+    generator, monkeypatch, limit
+):
+    monkeypatch.setattr(entrywise, "CACHED_BYTES", limit)  # one victim at a time, all
+    left, right = (
+        torch.randn(3, 2, n, generator=generator, dtype=torch.float64) for n in (4, 5)
+    )
+    target = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
+
+    def cost(guess, target):  # of a whole row of entries
+        return (guess - target).abs() ** 1.5 * target.amax(1, keepdim=True)
+
+    def total(left, right):
+        guess = G.Gradients({"w": G.Outer(left, right, torch.Size((4, 5)))})
+        return G.entry_sums(guess, G.Gradients({"w": target}), cost)
+
+    expected = cost((left.mT @ right).flatten(1), target.flatten(1)).sum(1)
+    torch.testing.assert_close(total(left, right), expected[:, None])
+    inputs = left.requires_grad_(), right.requires_grad_()
+    assert torch.autograd.gradcheck(total, inputs)
+
+
+def test_sums_over_entries_are_of_two_gradients_of_one_model():
+    a = G.Gradients({"w": torch.zeros(1, 2)})
+    b = G.Gradients({"v": torch.zeros(1, 2)})
+    with pytest.raises(ValueError, match="different models"):
+        G.entry_sums(a, b, torch.sub)
 
 
 def test_factors_cannot_be_exchanged(generator):

@@ -51,8 +51,8 @@ OLD = {
 # needs more than its wing, and what has to load without it. A chapter is its own door.
 SIDE_DOORS = {
     "attacks": {
-        *("batches", "closed_form", "labels", "objectives", "observed", "recipes"),
-        "starts",
+        *("batches", "closed_form", "labels", "likelihoods", "objectives", "observed"),
+        *("recipes", "starts"),
     },
     "ats": {"evaluation"},  # it knows attacks
     "audit": {"command"},  # it reads its arguments without torch

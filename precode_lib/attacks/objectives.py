@@ -12,15 +12,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from precode_lib.gradients import (
+    Cost,
     Gradients,
     cosine_similarity,
+    entry_sums,
     layer_cosines,
     squared_distance,
 )
 
 __all__ = [
+    "absolute_distance",
     "balanced_cosine_distance",
     "cosine_distance",
+    "entrywise",
     "exponential_weights",
     "layerwise_cosine_distance",
     "linear_weights",
@@ -66,6 +70,35 @@ def balanced_cosine_distance(guess: Gradients, target: Gradients) -> Tensor:
     # What is silent in the target weighs nothing; 1 / 0 would be everything.
     weights = torch.where(norms > 0, 1 / norms, 0)
     return 1 - cosine_similarity(guess, target, weights=weights)
+
+
+def entrywise(cost: Cost) -> Distance:
+    """The sum over all entries of cost(guess's entry, target's entry).
+
+    A linear layer's gradient is built for a moment and not kept: a step costs about
+    as much as with a squared distance.
+
+    Args:
+        cost: from all entries of a parameter, of the guess and of the target, (V, n)
+            each, to what each entry costs, (V, n); differentiable in the guess's.
+    """
+
+    def of_entries(
+        guess: Gradients, target: Gradients, *, weights: Tensor | None = None
+    ) -> Tensor:
+        sums = entry_sums(guess, target, cost)
+        return (sums if weights is None else sums * weights.to(sums)).sum(1)
+
+    return of_entries
+
+
+def _absolute_difference(guess: Tensor, target: Tensor) -> Tensor:
+    return (guess - target).abs()
+
+
+# The slope of each entry is a sign, 0 where both agree, and doesn't get smaller near
+# the minimum: a search needs a learning rate that does.
+absolute_distance = entrywise(_absolute_difference)
 
 
 def where_shared(distance: Distance) -> Distance:

@@ -24,7 +24,7 @@ from precode_lib.defenses.differential_privacy import (
 )
 from precode_lib.defenses.noise import add_laplace_noise, add_noise
 from precode_lib.defenses.partial_perturbation import before_bottleneck, ppp
-from precode_lib.defenses.pruning import prune, prune_globally
+from precode_lib.defenses.pruning import prune, prune_at_random, prune_globally
 from precode_lib.defenses.quantisation import quantise, round_to
 from precode_lib.defenses.soteria import soteria_step
 from precode_lib.defenses.wire import (
@@ -56,6 +56,7 @@ __all__ = [
     "only",
     "ppp",
     "prune",
+    "prune_at_random",
     "prune_globally",
     "quantise",
     "reconstruction_bound",

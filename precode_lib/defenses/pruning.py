@@ -1,4 +1,4 @@
-"""Keep the largest entries of the gradient, zero the rest."""
+"""Keep some entries of the gradient, the largest or any, zero the rest."""
 
 from fractions import Fraction
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from precode_lib.basics.validation import check_range
-from precode_lib.defenses.entries import rows
+from precode_lib.defenses.entries import draw_uniform, random_like, rows
 from precode_lib.gradients import Gradients, check_gradients
 
 
@@ -52,6 +52,21 @@ def prune_globally(gradients: Gradients, ratio: float) -> Gradients:
             for (name, term), part in zip(terms.items(), parts, strict=True)
         }
     )
+
+
+def prune_at_random(
+    gradients: Gradients, ratio: float, *, generator: torch.Generator
+) -> Gradients:
+    """Zero each entry with probability `ratio`, whatever its size; dense.
+
+    What is left keeps its size. It hides no entry that it doesn't drop: with fewer
+    numbers to recover than entries left, a listener needs no more of them.
+    """
+    check_gradients(gradients)
+    _check_ratio(ratio)
+    terms = gradients.dense()
+    draws = random_like(terms, draw_uniform, generator)
+    return Gradients({n: t.where(draws[n] >= ratio, 0) for n, t in terms.items()})
 
 
 def _drop_smallest(entries: Tensor, ratio: float) -> Tensor:

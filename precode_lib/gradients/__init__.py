@@ -1,10 +1,10 @@
 """What a gradient is, and every victim's from one pass through the model.
 
 `terms` is one parameter's gradient, dense or factored; `algebra` adds terms up over a
-model, `factoring` finds factors again. `capture` takes gradients of any model: `plan`
-looks which layers the rules of `layers` can serve, `passes` runs and records the model,
-`convolutions` and `lean` are quick ones, `twice` has slopes of slopes that torch has
-not, and `turns` keeps other threads out meanwhile.
+model, `entrywise` what is no product, `factoring` finds factors again. `capture` takes
+gradients of any model: `plan` looks which layers the rules of `layers` can serve,
+`passes` runs and records the model, `convolutions` and `lean` are quick ones, `twice`
+has slopes of slopes that torch has not, and `turns` keeps other threads out meanwhile.
 """
 
 from .algebra import (
@@ -30,6 +30,7 @@ from .capture import (
     victim_by_victim,
     victim_gradients,
 )
+from .entrywise import Cost, entry_sums
 from .factoring import factor, ranks
 from .layers import Rule, linear_rule
 from .passes import (
@@ -49,8 +50,8 @@ from .twice import Swapped, check_differentiable, named_if_missing
 
 __all__ = [
     "Capture", "Gradients", "Outer", "Rule", "Term", "concatenate",
-    "cosine_similarity", "dense", "factor", "from_list", "inner", "inners",
-    "layer_cosines", "linear_rule", "matching", "prefers_factors", "ranks",
+    "cosine_similarity", "dense", "entry_sums", "factor", "from_list", "inner",
+    "inners", "layer_cosines", "linear_rule", "matching", "prefers_factors", "ranks",
     "squared_distance", "squared_distances", "squared_norm", "squared_norms",
     "to_list", "victim_by_victim", "victim_gradients",
 ]  # fmt: skip

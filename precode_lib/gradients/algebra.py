@@ -189,7 +189,7 @@ def concatenate(parts: Sequence[Gradients]) -> Gradients:
     if not parts:
         raise ValueError("nothing to concatenate.")
     for part in parts[1:]:
-        _check_pair(parts[0], part, victims=False)
+        check_pair(parts[0], part, victims=False)
     return Gradients(
         {name: concatenate_terms([p[name] for p in parts]) for name in parts[0]}
     )
@@ -197,7 +197,7 @@ def concatenate(parts: Sequence[Gradients]) -> Gradients:
 
 def inners(a: Gradients, b: Gradients) -> Tensor:
     """The inner product of each parameter's gradients: (V, P)."""
-    _check_pair(a, b)
+    check_pair(a, b)
     return torch.stack([inner_of(a[name], b[name]) for name in a], dim=1)
 
 
@@ -246,7 +246,7 @@ def squared_distances(a: Gradients, b: Gradients) -> Tensor:
     Does not cancel when the two nearly agree: dense terms are subtracted entry by
     entry, factored ones are multiplied out in float64 where the device has it.
     """
-    _check_pair(a, b)
+    check_pair(a, b)
     return torch.stack([squared_distance_of(a[n], b[n]) for n in a], dim=1)
 
 
@@ -259,7 +259,7 @@ def squared_distance(
 
 def _three_products(a: Gradients, b: Gradients) -> tuple[Tensor, Tensor, Tensor]:
     """<a, b>, <a, a> and <b, b> for each parameter: (V, P) each."""
-    _check_pair(a, b)
+    check_pair(a, b)
     if a.requires_grad and not b.requires_grad:
         pairs = [products_of(a[name], b[name]) for name in a]
         product, own = (torch.stack(p, dim=1) for p in zip(*pairs, strict=True))
@@ -288,7 +288,8 @@ def _weigh(products: Tensor, weights: Tensor | None) -> Tensor:
     return products * weights.to(products)
 
 
-def _check_pair(a: Gradients, b: Gradients, *, victims: bool = True) -> None:
+def check_pair(a: Gradients, b: Gradients, *, victims: bool = True) -> None:
+    """Refuse two that are not of the same parameters, in the same order."""
     if a.shapes != b.shapes:
         odd = set(a.shapes.items()) ^ set(b.shapes.items())
         names = sorted({name for name, _ in odd}) or "their order"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Largest temporary that a single operation may build, in bytes; see `_victim_chunks`.
+# Largest temporary that a single operation may build, in bytes; see `victim_chunks`.
 TEMPORARY_BYTES = 64 * 2**20
 
 # From so many entries on, terms are worked through victim by victim on a CPU.
@@ -97,7 +97,8 @@ def concatenate_terms(terms: Sequence[Term]) -> Term:
     return Outer(left, torch.cat([term.right for term in terms]), terms[0].shape)
 
 
-def _flat(term: Tensor) -> Tensor:
+def rows_of(term: Tensor) -> Tensor:
+    """The entries of each victim: (V, *shape) -> (V, n)."""
     # reshape, not flatten: a scalar parameter's term is (V,), which has no axis 1.
     return term.reshape(len(term), -1)
 
@@ -110,7 +111,7 @@ def inner_of(a: Term, b: Term) -> Tensor:
         a, b = b, a
     if isinstance(a, Outer):
         return ((a.left @ _matrix(b)) * a.right).sum((1, 2))
-    return _dots(_flat(a), _flat(b))
+    return _dots(rows_of(a), rows_of(b))
 
 
 def products_of(guess: Term, target: Term) -> tuple[Tensor, Tensor]:
@@ -124,8 +125,8 @@ def products_of(guess: Term, target: Term) -> tuple[Tensor, Tensor]:
         if isinstance(target, Outer):
             return _FactoredProducts.apply(*factors, target.left, target.right)
         return _MixedProducts.apply(*factors, _matrix(target))
-    flat = _flat(guess)
-    return _DenseProducts.apply(flat, _flat(dense(target)))
+    flat = rows_of(guess)
+    return _DenseProducts.apply(flat, rows_of(dense(target)))
 
 
 def squared_distance_of(a: Term, b: Term) -> Tensor:
@@ -136,7 +137,7 @@ def squared_distance_of(a: Term, b: Term) -> Tensor:
         a, b = b, a
     if isinstance(a, Outer) and not b.requires_grad:
         return _ResidualSquares.apply(a.left, a.right, _matrix(b))
-    return _flat(dense(a) - dense(b)).square().sum(1)
+    return rows_of(dense(a) - dense(b)).square().sum(1)
 
 
 def _outer_distance(a: Outer, b: Outer) -> Tensor:
@@ -242,7 +243,7 @@ class _ResidualSquares(torch.autograd.Function):
     def forward(ctx, left: Tensor, right: Tensor, target: Tensor) -> Tensor:
         wanted = any(ctx.needs_input_grad)
         squares, grads = left.new_empty(len(left)), []
-        for part in _victim_chunks(target):
+        for part in victim_chunks(target):
             residual = torch.baddbmm(
                 target[part], left[part].transpose(1, 2), right[part], beta=-1
             )
@@ -262,10 +263,11 @@ class _ResidualSquares(torch.autograd.Function):
         return scale * left, scale * right, None
 
 
-def _victim_chunks(tensor: Tensor) -> Iterator[slice]:
+def victim_chunks(tensor: Tensor, limit: int | None = None) -> Iterator[slice]:
     """Slices of victims that together hold at most TEMPORARY_BYTES, one at least."""
+    limit = TEMPORARY_BYTES if limit is None else limit
     per_victim = max(1, tensor[0].numel() * tensor.element_size())
-    step = max(1, TEMPORARY_BYTES // per_victim)
+    step = max(1, limit // per_victim)
     return (slice(i, i + step) for i in range(0, len(tensor), step))
 
 
@@ -280,7 +282,7 @@ def factor_term(term: Term, rank: int) -> Term:
     # 64 eps: rounding of the sums that made the matrix and of the two projections.
     tolerance = 64 * torch.finfo(term.dtype).eps
     residual = _ResidualSquares.apply(left, right, matrices).sqrt()
-    if (residual > tolerance * _flat(term).norm(dim=1)).any():
+    if (residual > tolerance * rows_of(term).norm(dim=1)).any():
         return term
     return Outer(left, right, term.shape[1:])
 
