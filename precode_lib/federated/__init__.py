@@ -4,15 +4,17 @@
 all that an honest-but-curious server, or whoever listens on the line, gets to see.
 Every assumption of a threat model is a field of it, and attacks take nothing else.
 `clients` is what each of them runs, `local` its training, `health` whether what it sent
-says anything.
+says anything. What a client could notice in a model that a cheating server sent is in
+`suspicions`.
 """
 
 from .clients import Client
 from .health import Health, VacuousGradientWarning, health_of
 from .local import LocalTraining
 from .observing import Observation, observe
+from .suspicions import Signs, signs
 
 __all__ = [
-    "Client", "Health", "LocalTraining", "Observation", "VacuousGradientWarning",
-    "observe",
+    "Client", "Health", "LocalTraining", "Observation", "Signs",
+    "VacuousGradientWarning", "observe", "signs",
 ]  # fmt: skip
