@@ -1,9 +1,21 @@
 """Attacks: from an `Observation` back to the pictures behind it, with torch alone.
 
 `recipes` holds the published searches, `search` the engine under them, `closed_form`
-what needs no search, `spear` what takes batches apart, `labels` the ways to the labels.
+what needs no search, `spear` what takes batches apart, `labels` the ways to the labels,
+and `cheating` another threat model: a server that changes the model.
 """
 
+from precode_lib.attacks.cheating import (
+    Binned,
+    Imprint,
+    brightness,
+    expected_hits,
+    imprint,
+    imprint_slices,
+    read_bins,
+    set_traps,
+    slope,
+)
 from precode_lib.attacks.closed_form import (
     direction_of_input,
     first_linear,
@@ -84,7 +96,9 @@ __all__ = [
     "STRONG",
     "UNIT_FREE_DLG",
     "AttackStep",
+    "Binned",
     "Hidden",
+    "Imprint",
     "Leak",
     "Leaked",
     "Membership",
@@ -101,6 +115,7 @@ __all__ = [
     "before_noise",
     "bias_corrected_labels",
     "bias_sign_labels",
+    "brightness",
     "closed_forms",
     "constant",
     "cpl",
@@ -109,12 +124,15 @@ __all__ = [
     "drawn",
     "expected",
     "expected_count_labels",
+    "expected_hits",
     "features_of",
     "first_linear",
     "fresh",
     "given",
     "idlg",
     "iga",
+    "imprint",
+    "imprint_slices",
     "in_span",
     "input_of",
     "invert_linear",
@@ -129,9 +147,12 @@ __all__ = [
     "multi_hot_labels",
     "patches_of",
     "progress",
+    "read_bins",
     "row_sum_labels",
     "searched",
+    "set_traps",
     "shift",
+    "slope",
     "span",
     "spear",
     "step_decay",

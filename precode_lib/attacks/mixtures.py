@@ -58,7 +58,7 @@ class Mixtures:
         if self.sight is not None and self.sight.gives == PICTURE:
             flat = self.sight.examples(inputs[:, None], shape.numel())
         images = flat.view(-1, *shape)
-        kept = _in_box(images, observation.normalisation).nonzero().flatten()
+        kept = in_box(images, observation.normalisation).nonzero().flatten()
         return images, kept
 
 
@@ -153,7 +153,7 @@ def is_of_one_step(observation: Observation) -> bool:
     return observation.local is None or observation.local.steps == 1
 
 
-def _in_box(images: Tensor, normalisation: object | None) -> Tensor:
+def in_box(images: Tensor, normalisation: object | None) -> Tensor:
     """Which images could be real pictures, with 1 % of room for rounding: (N,)."""
     if normalisation is None:
         return torch.ones(len(images), dtype=torch.bool, device=images.device)

@@ -1,7 +1,8 @@
 """What an attacker is assumed to know: the letters of Carletti et al. 2025.
 
 Each passive attacker, A to E, knows all that the one before knows. F to H change the
-model or choose the clients: no attack of this library does so, and a report says it.
+model or choose the clients: no audit plays them, and a report says it. What they can do
+is shown by `precode_lib.attacks.cheating`.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,8 @@
 all that an honest-but-curious server, or whoever listens on the line, gets to see.
 Every assumption of a threat model is a field of it, and attacks take nothing else.
 `clients` is what each of them runs, `local` its training, `health` whether what it sent
-says anything, `aggregating` what is left to see of a sum.
+says anything, `aggregating` what is left to see of a sum, `suspicions` what a client could
+notice in a model that a cheating server sent.
 """
 
 from .aggregating import aggregated
@@ -12,8 +13,9 @@ from .clients import Client
 from .health import Health, VacuousGradientWarning, health_of
 from .local import LocalTraining
 from .observing import Observation, observe
+from .suspicions import Signs, signs
 
 __all__ = [
-    "Client", "Health", "LocalTraining", "Observation", "VacuousGradientWarning",
-    "aggregated", "observe",
+    "Client", "Health", "LocalTraining", "Observation", "Signs",
+    "VacuousGradientWarning", "aggregated", "observe", "signs",
 ]  # fmt: skip
