@@ -25,16 +25,20 @@ pytest.importorskip("flwr", reason="the extra `flower` is not installed")
 NORMALISATION = Normalisation((0.4,), (0.3,))
 
 
-@pytest.fixture
-def flower(monkeypatch):
-    """Our door to Flower, in a process that Flower takes for its server's."""
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+def play_server(monkeypatch):
+    """Only what Flower takes for its server's process may make messages."""
     from flwr.supercore.task_identity import TaskIdentity
-
-    from precode_lib.rounds import flower
 
     for name in ("_task_id", "_run_id", "_node_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+@pytest.fixture
+def flower(monkeypatch):
+    from precode_lib.rounds import flower
+
+    play_server(monkeypatch)
     return flower
 
 
@@ -60,12 +64,16 @@ def weights(model):
     return torch.cat([t.flatten().double() for t in model.state_dict().values()])
 
 
-def grid(apps):
+def grid(apps, run_config=None):
     """Flower's grid with these ClientApps for nodes 0, 1, ...; no network."""
     from flwr.app import Context, RecordDict
     from flwr.serverapp import Grid
 
-    contexts = [Context(1, n, {}, RecordDict(), {}) for n in range(len(apps))]
+    config = run_config or {}
+    nodes = [{"partition-id": n} for n in range(len(apps))]
+    contexts = [
+        Context(1, n, node, RecordDict(), config) for n, node in enumerate(nodes)
+    ]
 
     class InProcess(Grid):
         run = property(lambda self: None)
