@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from test_flower import grid, play_server
 
+from precode_lib.bottleneck import VariationalBottleneck
 from precode_lib.data import victims
 
 if sys.version_info < (3, 11):
@@ -106,6 +107,25 @@ def test_only_local_dp_hides_the_photograph(play, defense, precode):
 
 def test_a_client_evaluates_if_asked(play):
     assert shows_a_photograph(play(evaluate=True, **{"num-rounds": 1}), rounds=1)
+
+
+def test_every_switch_switches(script_at):
+    from flwr.serverapp import strategy
+
+    shared = script_at("examples/flower_app/shared.py")
+    server = script_at("examples/flower_app/server_app.py")
+    for precode in (False, True):
+        model = shared.make_model({**defaults(), "precode": precode})
+        kinds = {type(module) for module in model.modules()}
+        assert (VariationalBottleneck in kinds) == precode
+    for defense, kind in (
+        ("none", strategy.FedAvg),
+        ("local-dp", strategy.FedAvg),
+        ("central-dp", strategy.DifferentialPrivacyServerSideFixedClipping),
+    ):
+        made = server.make_strategy({**defaults(), "defense": defense})
+        assert type(made) is kind
+    assert (made.clipping_norm, made.noise_multiplier) == (0.01, 1.0)
 
 
 def test_another_defense_is_refused(play):
@@ -244,6 +264,7 @@ def test_central_dp_does_not_protect_from_the_server_and_local_dp_does(network):
         assert "Received 2 results and 0 failures" in log
         output = re.search(r'output="([\w-]+)"', line)[1]
         assert shows_a_photograph(network.app / output, rounds=1) == is_seen
+        assert ("central DP noise with 0.0050 stdev" in log) == (line == central)
 
 
 @pytest.mark.slow
