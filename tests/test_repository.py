@@ -45,7 +45,7 @@ ROOMS = [
 ]
 # Old addresses, which readers and notebooks may go on using, and the library does not.
 OLD = {
-    *("ats_evaluation", "capture", "evaluation", "flower", "protocols", "sampling"),
+    *("ats_evaluation", "capture", "evaluation", "protocols", "sampling"),
 }
 # Files that are doors beside the wing's own: what a reader asks for by its file, what
 # needs more than its wing, and what has to load without it. A chapter is its own door.

@@ -1,4 +1,4 @@
-"""Our clients and a curious server in Flower, the federated framework.
+"""Our clients, and a curious server, in Flower, the federated framework.
 
 Needs the extra `flower`. Flower sends weights, not gradients: what a client shares is
 the way that its weights moved, rounded as the weights are. That is all which protects
@@ -6,9 +6,8 @@ it from a server that looks at one client's answer before averaging.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,27 +28,27 @@ from .participation import FedAvg as LocalAveraging
 from .participation import participate
 
 try:
-    from flwr.client import NumPyClient
-    from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
-    from flwr.server.strategy import FedAvg
+    from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.serverapp.strategy import Strategy
 except ImportError as error:
     raise ImportError(
-        "precode_lib.rounds.flower needs Flower, which is not installed: "
-        "pip install 'precode-lib[flower]'."
+        "precode_lib.rounds.flower needs Flower 1.42 or newer, which is not "
+        "installed: pip install 'precode-lib[flower]'."
     ) from error
 
-Arrays = list[np.ndarray]
 
+class PictureClient:
+    """Answers Flower's messages with any of our models, PRECODE included.
 
-class PictureClient(NumPyClient):
-    """A Flower client that trains any of our models, PRECODE included.
+    `train` and `evaluate` are what a ClientApp's functions return. Flower starts an app
+    anew for every message, so make the client inside these functions.
 
     Args:
-        model: the architecture; every round overwrites its weights.
+        model: the architecture; every message overwrites its weights.
         pictures: the client's own; they stay here.
         algorithm: `rounds.FedAvg`; one epoch with all pictures in a batch is FedSGD.
-        random: its shuffles and noise. Flower's simulation makes clients anew in every
-            round: keep this elsewhere, or each round repeats the first one's numbers.
+        random: its shuffles and noise. Seed it by client and round, or each round
+            repeats the first one's numbers.
         defense: what it does to its update.
         test: what it evaluates on; by default its own pictures.
     """
@@ -72,17 +71,13 @@ class PictureClient(NumPyClient):
         self._pictures = LoadedPictures(pictures, model)
         self._test = LoadedPictures(pictures if test is None else test, model)
 
-    def get_parameters(self, config: dict) -> Arrays:
-        """The weights and buffers it has."""
-        return to_arrays(self.model)
-
-    def fit(self, parameters: Arrays, config: dict) -> tuple[Arrays, int, dict]:
-        """Train from these weights; returns where they came to, behind the defense."""
-        load_arrays(self.model, parameters)
+    def train(self, message: Message) -> Message:
+        """Train from these weights; replies where they came to, behind the defense."""
+        load_arrays(self.model, _arrays_of(message))
         num_examples, local = self.algorithm.task(len(self._pictures))
         order = torch.randperm(len(self._pictures), generator=self.random.shuffle)
         rows = order[:num_examples].to(self._pictures.labels.device)
-        message = participate(
+        answer = participate(
             self.model,
             *self._pictures.batch(rows),
             local=local,
@@ -90,73 +85,86 @@ class PictureClient(NumPyClient):
             loss=self.loss,
             noise=self.random.noise,
         )
-        _move(self.model, message.shared, message.buffers)
-        return to_arrays(self.model), num_examples, {"loss": message.loss}
+        _move(self.model, answer.shared, answer.buffers)
+        metrics = {"loss": answer.loss, "num-examples": num_examples}
+        return _reply(message, metrics, arrays=to_arrays(self.model))
 
-    def evaluate(self, parameters: Arrays, config: dict) -> tuple[float, int, dict]:
-        """The loss and accuracy of these weights."""
-        load_arrays(self.model, parameters)
-        result = evaluate(self.model, self._test, loss=self.loss)
-        return result.loss, result.num_pictures, {"accuracy": result.accuracy}
+    def evaluate(self, message: Message) -> Message:
+        """Replies the loss and accuracy of these weights."""
+        load_arrays(self.model, _arrays_of(message))
+        found = evaluate(self.model, self._test, loss=self.loss)
+        metrics = {"loss": found.loss, "accuracy": found.accuracy}
+        return _reply(message, {**metrics, "num-examples": found.num_pictures})
 
 
-class CuriousFedAvg(FedAvg):
-    """Flower's FedAvg, run by a server that also looks at every single answer.
+class Curious(Strategy):
+    """Any of Flower's strategies, run by a server that also looks at every answer.
 
-    It is honest: what it averages and sends is what `FedAvg` would.
+    It is honest: what it sends and averages is what the strategy would. It looks first,
+    so a strategy that adds noise to the average (central DP) is no protection from it.
 
     Args:
-        model: the architecture, with the weights of the first round.
+        strategy: does the server's work, such as Flower's FedAvg, wrapped or not.
+        model: the architecture.
         algorithm: what the clients were told to do.
-        on_message: called as on_message(round, client id, observation).
+        on_message: called as on_message(round, node, observation) for each answer.
         image_shape: (C, H, W) of the pictures; known, like the normalisation.
-        options: of Flower's FedAvg, such as min_fit_clients.
     """
 
     def __init__(
         self,
+        strategy: Strategy,
         model: nn.Module,
         algorithm: LocalAveraging,
         *,
-        on_message: Callable[[int, str, Observation], None],
+        on_message: Callable[[int, int, Observation], None],
         image_shape: Sequence[int],
         normalisation: object | None = None,
         loss: Loss = per_example_loss,
-        **options,
     ):
         _check_algorithm(algorithm)
-        start = ndarrays_to_parameters(to_arrays(model))
-        # Flower's average in place turns whole numbers, BatchNorm's counter, into 0.
-        usual = {"initial_parameters": start, "inplace": False}
-        super().__init__(**{**usual, **options})
-        self.on_message, self.algorithm, self.loss = on_message, algorithm, loss
+        self.strategy, self.on_message = strategy, on_message
+        self.algorithm, self.loss = algorithm, loss
         self.image_shape, self.normalisation = torch.Size(image_shape), normalisation
         self._model = copy.deepcopy(model).train()
         self._num_classes = _count_classes(model, self.image_shape)
 
-    def __repr__(self) -> str:
-        return f"CuriousFedAvg(accept_failures={self.accept_failures})"
+    def configure_train(self, server_round, arrays, config, grid) -> Iterable[Message]:
+        """As the strategy; remembers what is sent."""
+        load_arrays(self._model, arrays)
+        return self.strategy.configure_train(server_round, arrays, config, grid)
 
-    def configure_fit(self, server_round, parameters, client_manager):
-        """As FedAvg; remembers what it sends."""
-        load_arrays(self._model, parameters_to_ndarrays(parameters))
-        return super().configure_fit(server_round, parameters, client_manager)
+    def aggregate_train(
+        self, server_round, replies
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """As the strategy; looks at the answers first."""
+        replies, sent = list(replies), copy.deepcopy(self._model)
+        for reply in replies:
+            if not reply.has_error():
+                observation = self.observe(sent, reply)
+                self.on_message(server_round, reply.metadata.src_node_id, observation)
+        return self.strategy.aggregate_train(server_round, replies)
 
-    def aggregate_fit(self, server_round, results, failures):
-        """As FedAvg; looks at the answers first."""
-        sent = copy.deepcopy(self._model)
-        for client, answer in results:
-            arrays = parameters_to_ndarrays(answer.parameters)
-            observation = self.observe(sent, arrays, answer.num_examples)
-            self.on_message(server_round, client.cid, observation)
-        return super().aggregate_fit(server_round, results, failures)
+    def configure_evaluate(
+        self, server_round, arrays, config, grid
+    ) -> Iterable[Message]:
+        """As the strategy."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
 
-    def observe(
-        self, sent: nn.Module, arrays: Arrays, num_examples: int
-    ) -> Observation:
+    def aggregate_evaluate(self, server_round, replies) -> MetricRecord | None:
+        """As the strategy."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """As the strategy, in Flower's log."""
+        self.strategy.summary()
+
+    def observe(self, sent: nn.Module, reply: Message) -> Observation:
         """What one answer tells: the weights sent minus those that came back."""
+        (metrics,) = reply.content.metric_records.values()
+        num_examples = int(metrics["num-examples"])
         back = copy.deepcopy(sent)
-        load_arrays(back, arrays)
+        load_arrays(back, _arrays_of(reply))
         after = trainable(back)
         moved = {n: (p - after[n]).detach()[None] for n, p in trainable(sent).items()}
         return Observation(
@@ -172,25 +180,35 @@ class CuriousFedAvg(FedAvg):
         )
 
 
-def to_arrays(model: nn.Module) -> Arrays:
-    """Copies of the weights and buffers, in the order of the state dict."""
-    tensors = model.state_dict().values()
-    return [tensor.detach().cpu().numpy().copy() for tensor in tensors]
+def to_arrays(model: nn.Module) -> ArrayRecord:
+    """Copies of the weights and buffers, by their names in the state dict."""
+    return ArrayRecord(model.state_dict())
 
 
-def load_arrays(model: nn.Module, arrays: Arrays) -> None:
+@torch.no_grad()
+def load_arrays(model: nn.Module, arrays: ArrayRecord) -> None:
     """Put them into the model; averages of whole numbers are rounded."""
     state = model.state_dict()
-    shapes = [tuple(np.shape(array)) for array in arrays]
-    if shapes != [tuple(tensor.shape) for tensor in state.values()]:
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
         raise ValueError(
-            f"got {len(arrays)} arrays that do not fit the model's {len(state)} "
+            f"got {len(shapes)} arrays that do not fit the model's {len(state)} "
             "tensors; server and clients must build the same model."
         )
-    for tensor, array in zip(state.values(), arrays, strict=True):
-        value = torch.as_tensor(np.asarray(array))
+    for name, tensor in state.items():
+        value = torch.as_tensor(arrays[name].numpy())
         whole = not tensor.dtype.is_floating_point and value.dtype.is_floating_point
         tensor.copy_(value.round() if whole else value)
+
+
+def _arrays_of(message: Message) -> ArrayRecord:
+    (arrays,) = message.content.array_records.values()
+    return arrays
+
+
+def _reply(message: Message, metrics: dict, **records: ArrayRecord) -> Message:
+    content = RecordDict({**records, "metrics": MetricRecord(metrics)})
+    return Message(content, reply_to=message)
 
 
 @torch.no_grad()
