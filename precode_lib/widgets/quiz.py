@@ -72,14 +72,20 @@ class Quiz:
         return f"{self.question}{texts}"
 
     def _repr_html_(self) -> str:
+        return (
+            f'<div class="precode-figure precode-quiz">{style_html()}{self.fieldset}'
+            "</div>"
+        )
+
+    @property
+    def fieldset(self) -> str:
+        """The question and its options as HTML, without the style."""
         options = "".join(
             _option_html(option, self._name, index)
             for index, option in enumerate(self.options)
         )
-        return (
-            f'<div class="precode-figure precode-quiz">{style_html()}<fieldset>'
-            f"<legend>{_inline(self.question)}</legend>{options}</fieldset></div>"
-        )
+        legend = f"<legend>{_inline(self.question)}</legend>"
+        return f"<fieldset>{legend}{options}</fieldset>"
 
     @property
     def _name(self) -> str:
