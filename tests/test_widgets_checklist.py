@@ -33,8 +33,8 @@ def page() -> str:
 
 def test_every_rule_is_a_line_to_unfold_in_the_order_given(page):
     assert re.findall(r"<summary>(.*?)</summary>", page) == [
-        "1. Control",
-        "2. Oracle &amp; co",
+        "1. <strong>Control.</strong> Is it found &lt;without&gt;?",
+        "2. <strong>Oracle &amp; co.</strong> Is it found when told?",
     ]
     assert not any("open" in one for one in Elements(page).of("details"))
 

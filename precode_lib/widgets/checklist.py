@@ -6,7 +6,7 @@ from html import escape
 
 from precode_lib.plots import style_html
 
-from .quiz import Quiz, quiz, right, wrong
+from .quiz import Quiz, inline, quiz, right, wrong
 
 ANSWERS = ("yes", "in part", "no")
 
@@ -63,8 +63,8 @@ class Checklist:
 
     def _repr_html_(self) -> str:
         lines = "".join(
-            f"<details><summary>{number}. {escape(rule.name)}</summary>"
-            f"{rule.quiz.fieldset}</details>"
+            f"<details><summary>{number}. <strong>{escape(rule.name)}.</strong> "
+            f"{inline(rule.question)}</summary>{rule.quiz.fieldset}</details>"
             for number, rule in self._numbered
         )
         return (

@@ -84,7 +84,7 @@ class Quiz:
             _option_html(option, self._name, index)
             for index, option in enumerate(self.options)
         )
-        legend = f"<legend>{_inline(self.question)}</legend>"
+        legend = f"<legend>{inline(self.question)}</legend>"
         return f"<fieldset>{legend}{options}</fieldset>"
 
     @property
@@ -122,14 +122,14 @@ def _option_html(option: Option, name: str, index: int) -> str:
     return (
         f'<div class="precode-option"><input type="radio" name="{name}" '
         f'id="{name}-{index}" value="{index}" autocomplete="off" {mark}>'
-        f'<label for="{name}-{index}">{_inline(option.text)}</label>'
+        f'<label for="{name}-{index}">{inline(option.text)}</label>'
         f'<div role="status"><p class="precode-feedback precode-{kind}">'
         f'<span class="precode-icon" aria-hidden="true">{icon}</span>'
-        f"<strong>{verdict}</strong> {_inline(option.why)}</p></div></div>"
+        f"<strong>{verdict}</strong> {inline(option.why)}</p></div></div>"
     )
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Text as HTML: escaped, with code in backticks and emphasis in stars."""
     parts = _CODE.split(escape(text))  # text, code, text, ...
     parts[::2] = [_STRESSED.sub(r"<em>\1</em>", part) for part in parts[::2]]
