@@ -50,7 +50,8 @@ def _next_fold(cell: nodes.Node) -> HideCodeCellNode | None:
     """The folded code of the neighbour; none of a quiz, which hides it."""
     follower = cell.next_node(descend=False, siblings=True)
     fold = _fold(follower) if follower is not None else None
-    return None if fold is None or "quiz(" in fold.astext() else fold
+    code = fold.astext() if fold is not None else ""
+    return None if "quiz(" in code or "checklist(" in code else fold
 
 
 def setup(app):

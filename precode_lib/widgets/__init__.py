@@ -5,7 +5,8 @@ built (PRECODE_STATIC=1) both draw every frame once and return a `SliderFigure`,
 needs nothing but the page; elsewhere they return ipywidgets that compute as you move.
 
 `leak_your_own` needs neither: the page itself computes, and readers put in a picture of
-their own. `quiz` asks a question with a few options. Both are the same everywhere.
+their own. `quiz` asks a question with a few options, `checklist` one for each rule of a
+list. All of these are the same everywhere.
 
 Frames are not kept on disk: they depend on all that `render` closes over, models and
 generators included, which no key of ours would name honestly. The book keeps whole
@@ -13,6 +14,7 @@ executed notebooks instead, until their code or the library changes.
 """
 
 from .axis import Axis
+from .checklist import Checklist, Rule, checklist
 from .curves import Curve
 from .exploring import explore
 from .figure import SliderFigure
@@ -25,6 +27,7 @@ from .watching import watch
 
 __all__ = [
     "Axis",
+    "Checklist",
     "Curve",
     "Lane",
     "Noise",
@@ -32,7 +35,9 @@ __all__ = [
     "PageFigure",
     "PageNumbers",
     "Quiz",
+    "Rule",
     "SliderFigure",
+    "checklist",
     "explore",
     "filled",
     "leak_your_own",

@@ -72,14 +72,20 @@ class Quiz:
         return f"{self.question}{texts}"
 
     def _repr_html_(self) -> str:
+        return (
+            f'<div class="precode-figure precode-quiz">{style_html()}{self.fieldset}'
+            "</div>"
+        )
+
+    @property
+    def fieldset(self) -> str:
+        """The question and its options as HTML, without the style."""
         options = "".join(
             _option_html(option, self._name, index)
             for index, option in enumerate(self.options)
         )
-        return (
-            f'<div class="precode-figure precode-quiz">{style_html()}<fieldset>'
-            f"<legend>{_inline(self.question)}</legend>{options}</fieldset></div>"
-        )
+        legend = f"<legend>{inline(self.question)}</legend>"
+        return f"<fieldset>{legend}{options}</fieldset>"
 
     @property
     def _name(self) -> str:
@@ -116,14 +122,14 @@ def _option_html(option: Option, name: str, index: int) -> str:
     return (
         f'<div class="precode-option"><input type="radio" name="{name}" '
         f'id="{name}-{index}" value="{index}" autocomplete="off" {mark}>'
-        f'<label for="{name}-{index}">{_inline(option.text)}</label>'
+        f'<label for="{name}-{index}">{inline(option.text)}</label>'
         f'<div role="status"><p class="precode-feedback precode-{kind}">'
         f'<span class="precode-icon" aria-hidden="true">{icon}</span>'
-        f"<strong>{verdict}</strong> {_inline(option.why)}</p></div></div>"
+        f"<strong>{verdict}</strong> {inline(option.why)}</p></div></div>"
     )
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Text as HTML: escaped, with code in backticks and emphasis in stars."""
     parts = _CODE.split(escape(text))  # text, code, text, ...
     parts[::2] = [_STRESSED.sub(r"<em>\1</em>", part) for part in parts[::2]]

@@ -61,6 +61,9 @@ def test_the_set_up_and_the_answers_of_a_quiz_stay_alone(folded_code):
     quiz = cell(folded_code, "quiz(...)", output="buttons")
     pair = after(folded_code, cell(folded_code, "a"), quiz)
     assert pair == [["a"], ["quiz(...)", "buttons"]]
+    rules = cell(folded_code, "checklist(...)", output="rules")
+    pair = after(folded_code, cell(folded_code, "a"), rules)
+    assert pair == [["a"], ["checklist(...)", "rules"]]
 
 
 @pytest.mark.slow
@@ -75,5 +78,6 @@ def test_no_page_has_two_buttons_with_nothing_between(site):
         folds = re.findall(r"<details class=\"admonition hide.*?</details>", text, re.S)
         shared += sum(fold.count("cell_input") > 1 for fold in folds)
         cells = [c for c in doubled.findall(text) if "quiz" not in c]
-        assert len(cells) <= text.count("precode-quiz") + 1, page.name  # the set-up
+        answers = text.count("precode-quiz") + text.count("precode-checklist")
+        assert len(cells) <= answers + 1, page.name  # the set-up
     assert shared > 10

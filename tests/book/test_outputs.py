@@ -8,7 +8,7 @@ from book_site import ROOT
 
 DRAWS = {
     *("show_pictures", "show_table", "show_source", "as_figure"),
-    *("explore", "watch", "quiz"),
+    *("explore", "watch", "quiz", "checklist"),
 }
 CHAPTERS = sorted((ROOT / "book").glob("*/*.ipynb"))
 

@@ -87,7 +87,7 @@ def _with(function: FunctionType, **names: Any) -> FunctionType:
 
 def as_array(value: Any) -> Any:
     """An array that is a view with negative strides, as np.flip returns it."""
-    if isinstance(value, str):
+    if isinstance(value, str | dict):
         return value
     array = np.array(value)
     return np.flip(np.flip(array).copy())
@@ -95,7 +95,7 @@ def as_array(value: Any) -> Any:
 
 def as_fractions(value: Any) -> Any:
     """Fractions, in tuples of tuples."""
-    if isinstance(value, str):
+    if isinstance(value, str | dict):
         return value
     if isinstance(value, list | tuple):
         return tuple(map(as_fractions, value))

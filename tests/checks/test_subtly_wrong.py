@@ -194,6 +194,19 @@ WRONG = {
         then("the_bill.front", lambda rows: [row + 0.5 for row in rows]),
         then("the_bill.front", lambda rows: [True for row in rows]),
     ],
+    "judging.verdict": [
+        lambda control, oracle, attacks, victims: solution("judging.verdict")(
+            control, oracle, attacks[:1], victims
+        ),
+        lambda control, oracle, attacks, victims: solution("judging.verdict")(
+            control[:1], oracle[:1], [counts[:1] for counts in attacks], victims
+        ),
+        then("judging.verdict", str.capitalize),
+    ],
+    "judging.to_match": [
+        then("judging.to_match", lambda names: [*names, *names[:1]]),
+        lambda heard: [n for n, v in heard.items() if v.ndim == 1 or v[0].all()],
+    ],
     "audit.highest": [
         lambda found, of: 1 - 0.05 ** (1 / of),
         lambda found, of: solution("audit.highest")(max(found - 1, 0), of),

@@ -602,6 +602,48 @@ def found_one_by_one(heard, labels, noise=None):
     return found
 
 
+# judging
+
+
+def verdict_by_shares(control, oracle, attacks, victims):
+    """In shares, the worst seed of each."""
+    worst = max(min(found / victims for found in counts) for counts in attacks)
+    best = max(found / victims for counts in attacks for found in counts)
+    shown = min(found / victims for found in [*control, *oracle])
+    if worst > 0.5:
+        return "broken"
+    return "not broken by what was tried" if best <= 1 / 8 and shown > 0.5 else "open"
+
+
+def verdict_in_arrays(control, oracle, attacks, victims):
+    found = np.array(attacks)
+    if (found.min(axis=1) > victims / 2).any():
+        return "broken"
+    works = (np.array(control + oracle) > victims / 2).all()
+    return (
+        "not broken by what was tried"
+        if works and found.max() * 8 <= victims
+        else "open"
+    )
+
+
+def matched_by_loops(heard):
+    names = []
+    for name, gradient in heard.items():
+        columns = zip(*gradient.tolist(), strict=True) if gradient.ndim == 2 else []
+        if all(any(column) for column in columns):
+            names.append(name)
+    return names
+
+
+def matched_by_norms(heard):
+    return {
+        name
+        for name, gradient in heard.items()
+        if gradient.ndim == 1 or gradient.norm(dim=0).min() > 0
+    }
+
+
 # is_it_safe
 
 
@@ -855,6 +897,8 @@ RIGHT = {
     "audit.leaking": [leaking_by_loops, leaking_as_keys],
     "audit.highest": [highest_by_scipy, highest_by_binomials],
     "audit.signs": [in_numpy(signs_by_parts), signs_by_copysign],
+    "judging.verdict": [verdict_by_shares, verdict_in_arrays],
+    "judging.to_match": [matched_by_loops, matched_by_norms],
     "is_it_safe.accountant": [epsilon_in_logarithms, epsilon_by_an_expectation],
     "is_it_safe.label_without_bias": [
         in_numpy(label_by_correlation),
