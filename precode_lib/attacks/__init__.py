@@ -5,6 +5,13 @@ what needs no search, `spear` what takes batches apart, `labels` the ways to the
 and `cheating` another threat model: a server that changes the model.
 """
 
+from precode_lib.attacks.batch_norms import (
+    batch_statistics,
+    running_statistics,
+    statistics_prior,
+    statistics_sent,
+    weighed,
+)
 from precode_lib.attacks.cheating import (
     Binned,
     Imprint,
@@ -23,8 +30,16 @@ from precode_lib.attacks.closed_form import (
     isolated_inputs,
     largest_row,
     least_squares,
+    sign_votes,
     span,
     total_least_squares,
+)
+from precode_lib.attacks.epochs import (
+    mean_picture,
+    one_set,
+    per_epoch,
+    same_pictures,
+    sorted_pixels,
 )
 from precode_lib.attacks.hidden import (
     Hidden,
@@ -81,6 +96,7 @@ from precode_lib.attacks.tokens import (
     tokens_of,
 )
 from precode_lib.attacks.unknowns import Trial, Unknown, drawn, shift
+from precode_lib.attacks.updates import gradient_of_step, without_decay
 from precode_lib.basics.resuming import progress
 from precode_lib.basics.schedules import constant, step_decay
 
@@ -112,6 +128,7 @@ __all__ = [
     "Unknown",
     "Unmixed",
     "VictimLBFGS",
+    "batch_statistics",
     "before_noise",
     "bias_corrected_labels",
     "bias_sign_labels",
@@ -129,6 +146,7 @@ __all__ = [
     "first_linear",
     "fresh",
     "given",
+    "gradient_of_step",
     "idlg",
     "iga",
     "imprint",
@@ -144,20 +162,31 @@ __all__ = [
     "largest_row",
     "least_squares",
     "mean_of",
+    "mean_picture",
     "multi_hot_labels",
+    "one_set",
     "patches_of",
+    "per_epoch",
     "progress",
     "read_bins",
     "row_sum_labels",
+    "running_statistics",
+    "same_pictures",
     "searched",
     "set_traps",
     "shift",
+    "sign_votes",
     "slope",
+    "sorted_pixels",
     "span",
     "spear",
+    "statistics_prior",
+    "statistics_sent",
     "step_decay",
     "still",
     "tokens_in_span",
     "tokens_of",
     "total_least_squares",
+    "weighed",
+    "without_decay",
 ]

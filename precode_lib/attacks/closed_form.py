@@ -39,6 +39,7 @@ __all__ = [
     "isolated_inputs",
     "largest_row",
     "least_squares",
+    "sign_votes",
     "span",
     "total_least_squares",
 ]
@@ -112,6 +113,16 @@ def least_squares(weight: Term, bias: Tensor) -> Tensor:
     better than both.
     """
     return sum_of_rows(weight, bias) / bias.square().sum(1, keepdim=True)
+
+
+def sign_votes(weight: Term, bias: Tensor) -> Tensor:
+    """For each pixel the mean vote of all rows on its sign, in [-1, 1].
+
+    Of an update by Adam, whose first step keeps little but signs: there each row's
+    entry has the sign of its unit times that of the pixel, brighter or darker than 0,
+    and for one picture all rows agree.
+    """
+    return (dense(weight).flatten(2).sign() * bias.sign()[:, :, None]).mean(1)
 
 
 def total_least_squares(weight: Term, bias: Tensor) -> Tensor:

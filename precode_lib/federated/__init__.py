@@ -4,8 +4,8 @@
 all that an honest-but-curious server, or whoever listens on the line, gets to see.
 Every assumption of a threat model is a field of it, and attacks take nothing else.
 `clients` is what each of them runs, `local` its training, `health` whether what it sent
-says anything, `aggregating` what is left to see of a sum, `suspicions` what a client could
-notice in a model that a cheating server sent.
+says anything, `aggregating` what is left to see of a sum, `suspicions` what a client
+could notice in a model that a cheating server sent.
 """
 
 from .aggregating import aggregated

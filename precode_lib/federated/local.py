@@ -1,6 +1,6 @@
 """Local training: what a client does with its pictures before it shares anything."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,8 @@ class LocalTraining:
         optimizer: of torch.optim, called with the parameters and `lr=`: SGD, Adam or
             AdamW, such as ``partial(SGD, momentum=0.9, weight_decay=1e-4)``. It begins
             anew in every round.
+        order: of the pictures, by number, in one epoch after the other, for a client
+            that shuffles them; None takes them as they come, in every epoch.
 
     >>> from functools import partial
     >>> from torch.optim import SGD
@@ -39,6 +41,7 @@ class LocalTraining:
     lr: float
     batch_size: int | None = None
     optimizer: Callable[..., Optimizer] = SGD
+    order: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
         check_count(self.steps, "steps")
@@ -46,6 +49,8 @@ class LocalTraining:
         if self.batch_size is not None:
             check_count(self.batch_size, "batch_size")
         check_function(self.optimizer, "optimizer", "partial(SGD, momentum=0.9)")
+        if self.order is not None and not all(self.order):
+            raise ValueError("order names the pictures of each epoch, got none of one.")
         self.update()
 
     @classmethod
@@ -57,10 +62,12 @@ class LocalTraining:
         one = cls(1, lr, **options)
         return cls(epochs * len(one._turn(num_pictures)), lr, **options)
 
-    def batches(self, num_pictures: int) -> list[slice]:
+    def batches(self, num_pictures: int) -> list[slice | list[int]]:
         """Which pictures each step sees."""
-        turn = self._turn(num_pictures)
-        return [turn[step % len(turn)] for step in range(self.steps)]
+        turns = self._turn(num_pictures)
+        if self.order is not None:
+            turns = self._in_order(num_pictures)
+        return [turns[step % len(turns)] for step in range(self.steps)]
 
     def started(self, parameters: Iterable[Tensor]) -> Optimizer:
         """Its optimizer, for a client that trains in torch's own way."""
@@ -84,6 +91,19 @@ class LocalTraining:
         for step in range(1, self.steps + 1):
             weight, state = update(weight, slope.double(), state, step)
         return -weight.item()
+
+    def _in_order(self, num_pictures: int) -> list[list[int]]:
+        """The mini-batches of all epochs of `order`, each cut by itself."""
+        found = []
+        for epoch in self.order:
+            epoch = [int(index) for index in epoch]
+            if min(epoch) < 0 or max(epoch) >= num_pictures:
+                raise ValueError(
+                    f"order names pictures {min(epoch)} to {max(epoch)}, the client "
+                    f"has {num_pictures}, counted from 0."
+                )
+            found += [epoch[piece] for piece in self._turn(len(epoch))]
+        return found
 
     def _turn(self, num_pictures: int) -> list[slice]:
         check_count(num_pictures, "num_pictures")
