@@ -120,14 +120,18 @@
     }
 
     function begin() {
+      status.textContent = "";
       own.place();
       own.show([mine]);
       for (const lane of lanes) {
         if (!lane.hired) lane.place();
         lane.hired ??= leaky.hire({ search });
         Object.assign(lane, { line: [], latest: null });
-        const fill = (word) => word.replace("{k}", state.k).replace("{beta}", state.beta);
-        const net = { ...lane.net, layers: lane.net.layers.map(fill) };
+        const set = (word) => {
+          const [kind, k, beta] = word.split(" ");
+          return kind === "precode" ? `precode ${state.k ?? k} ${state.beta ?? beta}` : word;
+        };
+        const net = { ...lane.net, layers: lane.net.layers.map(set) };
         const recipe = { ...lane.recipe, steps: config.steps };
         if (state.distance) recipe.distance = state.distance;
         lane.hired.ask("search", "search", { net, recipe, seed: config.seed, start,

@@ -22,6 +22,7 @@ class PageFigure:
         kind: the script's name in assets, and what it looks for.
         config: what the script needs to know, as JSON; it gets the axes as well.
         axes: the sliders and menus that the script reads.
+        panels: its first picture, for whoever asks what Python found.
         body: the figure's own HTML, with its first picture.
         caption: what there is to see.
     """
@@ -32,10 +33,11 @@ class PageFigure:
         config: Mapping[str, Any],
         axes: Sequence[Axis],
         *,
+        panels: Sequence[Panel],
         body: str,
         caption: str,
     ):
-        self._kind = kind
+        self._kind, self.panels = kind, list(panels)
         told = [
             {"name": axis.name, "values": list(axis.values), "texts": axis.texts()}
             for axis in axes

@@ -73,9 +73,8 @@ def leak_your_own(
     }
     seen = _seen(pixels[:1], photos, width, seed)
     name = f"leak-{zlib.crc32(uris[0].encode()):08x}-{rows}"
-    first = trio_html(
-        _panels(pixels[0], seen, photos, rows), size="12rem" if rows == 1 else "15rem"
-    )
+    panels = _panels(pixels[0], seen, photos, rows)
+    first = trio_html(panels, size="12rem" if rows == 1 else "15rem")
     body = (
         f'<p class="precode-question">{escape(question)}</p>'
         f"{_tools_html(names, name)}{first}"
@@ -83,7 +82,9 @@ def leak_your_own(
         "one number, and that number is sent along. The server divides.</p>"
         f"{controls_html(axes[:1], name)}{_more_html(axes, name, is_open=rows > 1)}"
     )
-    return PageFigure("leak", config, axes, body=body, caption=caption)
+    return PageFigure(
+        "leak", config, axes, panels=panels, body=body, caption=caption
+    )
 
 
 def _check(photos: Pictures) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
@@ -93,7 +93,8 @@ def race(
         lanes: up to four searches.
         axes: sliders that all lanes follow, of these names: sigma, the noise on the
             gradient; factor, by which the client scales it; scale, the units of the
-            distance; distance, "squared", "absolute" or "cosine", for all lanes.
+            distance; distance, "squared", "absolute" or "cosine", for all lanes; k
+            and beta, PRECODE's. They begin where the lanes are.
         steps: of each search.
         question: what the reader can find out.
         caption: what there is to see.
@@ -124,7 +125,9 @@ def race(
         f"{_tools_html(names, name)}{controls_html(axes, name)}"
         f"{beside(trio_html(panels, size='9rem'), curve.html(0))}"
     )
-    return PageFigure("search", config, axes, body=body, caption=caption)
+    return PageFigure(
+        "search", config, axes, panels=panels, body=body, caption=caption
+    )
 
 
 def words_of(model: nn.Module) -> list[str]:
@@ -136,7 +139,7 @@ def words_of(model: nn.Module) -> list[str]:
             continue
         if isinstance(layer, VariationalBottleneck):
             inside |= set(layer.modules())
-            words.append(f"precode {layer.decoder.in_features} {layer.beta}")
+            words.append(" ".join(map(str, ("precode", *precode_of(layer)))))
         elif isinstance(layer, nn.Linear):
             words.append(f"linear {layer.out_features}")
         elif isinstance(layer, nn.Conv2d):
@@ -160,11 +163,37 @@ def _check(photos: Pictures, lanes: Sequence[Lane], axes: Sequence[Axis]) -> Non
     if not 1 <= len(lanes) <= 4:
         raise ValueError(f"a race has 1 to 4 lanes, got {len(lanes)}.")
     for axis in axes:
-        if axis.name not in ("sigma", "factor", "scale", "distance"):
+        if axis.name not in _AXES:
             raise ValueError(
-                "an axis of a race is sigma, factor, scale or distance, got "
-                f"{axis.name!r}."
+                f"an axis of a race is one of {', '.join(_AXES)}, got {axis.name!r}."
             )
+        # The first picture is drawn before anybody moves a slider.
+        begins = axis.values[axis.start]
+        drawn = {_AXES[axis.name](lane) for lane in lanes} - {None}
+        if drawn != {begins}:
+            raise ValueError(
+                f"axis {axis.name!r} begins at {begins!r}; its first picture is drawn "
+                f"at {', '.join(map(repr, drawn)) or 'none'}: start it there."
+            )
+
+
+def precode_of(model: nn.Module) -> tuple[int | None, float | None]:
+    """PRECODE's k and beta, or None for both where the model has none."""
+    for layer in model.modules():
+        if isinstance(layer, VariationalBottleneck):
+            return layer.decoder.in_features, layer.beta
+    return None, None
+
+
+# What a slider may move, and where a lane stands before anybody moves it.
+_AXES: dict[str, Callable[[Lane], object]] = {
+    "sigma": lambda lane: 0,
+    "factor": lambda lane: 1,
+    "scale": lambda lane: 1,
+    "distance": lambda lane: _DISTANCES.get(lane.recipe.distance),
+    "k": lambda lane: precode_of(lane.model)[0],
+    "beta": lambda lane: precode_of(lane.model)[1],
+}
 
 
 def _told(lane: Lane) -> dict:
@@ -213,9 +242,9 @@ def _first(
     panels = [Panel("what the client has", pixels[0], "original")]
     lines = {}
     for lane in lanes:
+        k, _ = precode_of(lane.model)
         noise = []
-        if [w for w in words_of(lane.model) if w.startswith("precode")]:
-            k = int(words_of(lane.model)[-2].split()[1])
+        if k is not None:
             noise = [torch.from_numpy(PageNumbers(seed + 1).normal(k))[None]]
         model = filled(lane.model, PageNumbers(seed), bound=lane.bound)
         seen = observe(

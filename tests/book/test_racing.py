@@ -59,6 +59,11 @@ LANES = {
         Lane("fresh", with_precode(lenet(SHAPE), k=8), SIGNED),
     ],
 }
+PRECODE_AXES = [
+    Axis("k", [4, 8], "k", text=str, start=1),
+    Axis("beta", [1e-3, 10], "β"),
+    Axis("sigma", [0, 0.1], "σ"),
+]
 HIDDEN = """
 window.away = false;
 Object.defineProperty(document, 'hidden', { get: () => window.away });
@@ -72,7 +77,7 @@ def figures(tmp_path_factory) -> dict:
     figures = {
         "two": race(PHOTOS, LANES["two"], steps=STEPS, **WORDS),
         "sliders": race(PHOTOS, LANES["two"][:1], AXES, steps=STEPS, **WORDS),
-        "precode": race(PHOTOS, LANES["precode"], steps=STEPS, **WORDS),
+        "precode": race(PHOTOS, LANES["precode"], PRECODE_AXES, steps=STEPS, **WORDS),
     }
     for name, figure in figures.items():
         html = figure._repr_html_()
@@ -192,7 +197,6 @@ def test_another_start_ends_elsewhere_and_the_same_start_at_the_same(opened):
     page = opened("two")
     first = to_the_end(page)
     page.locator("[data-part=seed]").click()
-    page.wait_for_timeout(200)
     wait_for_the_end(page)
     assert numbers(page) != first
     assert to_the_end(opened("two")) == first
@@ -222,23 +226,48 @@ def test_every_slider_changes_what_is_found(opened):
     page = opened("sliders")
     seen = {tuple(to_the_end(page))}
     page.locator("select[id$=-distance]").select_option(index=1)
-    page.wait_for_timeout(200)
     wait_for_the_end(page)
     seen.add(tuple(numbers(page)))
     page.locator("select[id$=-distance]").select_option(index=0)
     for name in ("scale", "sigma", "factor"):
         page.locator(f"[id$=-{name}]").press("End")
-        page.wait_for_timeout(200)
         wait_for_the_end(page)
         seen.add(tuple(numbers(page)))
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "moved"),
+    [
+        ("k", "Home", {"k": 4, "beta": 1e-3}),
+        ("beta", "End", {"k": 8, "beta": 10.0}),
+    ],
+)
+def test_the_sliders_of_precode_find_what_the_library_finds(opened, name, key, moved):
+    page = opened("precode")
+    page.locator("[data-part=run]").click()
+    page.locator(f"[id$=-{name}]").press(key)
+    wait_for_the_end(page)
+    model = with_precode(lenet(SHAPE), **moved)
+    lanes = [replace(lane, model=model) for lane in LANES["precode"]]
+    panels = race(PHOTOS, lanes, steps=STEPS, **WORDS).panels[1:]
+    expected = [value for panel in panels for value in panel.values.values()]
+    assert numbers(page)[:4] == expected[:4]  # the others draw as they go
+
+
+def test_noise_on_the_gradient_reaches_precode_s_searches(opened):
+    page = opened("precode")
+    before = to_the_end(page)
+    page.locator("[id$=-sigma]").press("End")
+    wait_for_the_end(page)
+    objectives = zip(numbers(page)[1::2], before[1::2], strict=True)
+    assert all(a != b for a, b in objectives)
 
 
 def test_adam_stands_still_where_the_distance_has_tiny_units(opened):
     page = opened("sliders")
     found = float(to_the_end(page)[0])
     page.locator("[id$=-scale]").press("End")
-    page.wait_for_timeout(200)
     wait_for_the_end(page)
     assert float(numbers(page)[0]) < 0.2 < found
 
@@ -249,7 +278,6 @@ def test_another_picture_is_searched_for(opened):
     wait_for_the_end(page)
     first = numbers(page)
     page.locator("select[id$=-photo]").select_option(index=0)
-    page.wait_for_timeout(200)
     wait_for_the_end(page)
     assert numbers(page) != first
 
@@ -320,7 +348,10 @@ MLP = LANES["two"][0]
     ("lanes", "axes", "message"),
     [
         ([], [], "1 to 4 lanes, got 0"),
-        ([MLP], [Axis("k", [1, 2])], "got 'k'"),
+        ([MLP], [Axis("width", [1, 2])], "one of sigma, .* got 'width'"),
+        ([MLP], [Axis("k", [1, 2])], "begins at 1; .* drawn at none"),
+        (LANES["precode"], [Axis("k", [4, 8])], "begins at 4; .* drawn at 8"),
+        ([MLP], [Axis("sigma", [0, 1], start=1)], "begins at 1; .* drawn at 0"),
         (
             [replace(MLP, recipe=replace(PLAIN, distance=layerwise_cosine_distance))],
             [],
