@@ -4,6 +4,7 @@
 what needs no search, `labels` the ways to the labels.
 """
 
+from precode_lib.attacks.candidates import Likeliest, likeliest_candidate
 from precode_lib.attacks.closed_form import (
     direction_of_input,
     first_linear,
@@ -86,6 +87,7 @@ __all__ = [
     "Hidden",
     "Leak",
     "Leaked",
+    "Likeliest",
     "Membership",
     "Recipe",
     "Reconstruction",
@@ -123,6 +125,7 @@ __all__ = [
     "label_accuracy",
     "largest_row",
     "least_squares",
+    "likeliest_candidate",
     "mean_of",
     "multi_hot_labels",
     "patches_of",
