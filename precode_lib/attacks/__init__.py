@@ -12,6 +12,7 @@ from precode_lib.attacks.batch_norms import (
     statistics_sent,
     weighed,
 )
+from precode_lib.attacks.candidates import Likeliest, likeliest_candidate
 from precode_lib.attacks.cheating import (
     Binned,
     Imprint,
@@ -117,6 +118,7 @@ __all__ = [
     "Imprint",
     "Leak",
     "Leaked",
+    "Likeliest",
     "Membership",
     "Recipe",
     "Reconstruction",
@@ -161,6 +163,7 @@ __all__ = [
     "label_accuracy",
     "largest_row",
     "least_squares",
+    "likeliest_candidate",
     "mean_of",
     "mean_picture",
     "multi_hot_labels",

@@ -20,10 +20,18 @@ from precode_lib.defenses.combinators import (
 from precode_lib.defenses.differential_privacy import (
     dp_sgd_step,
     epsilon,
+)
+from precode_lib.defenses.guarantees import (
+    Promise,
+    mse_without_prior,
+    promise_of,
+    promises_by_client,
     reconstruction_bound,
+    substitution_bound,
 )
 from precode_lib.defenses.noise import add_laplace_noise, add_noise
 from precode_lib.defenses.partial_perturbation import before_bottleneck, ppp
+from precode_lib.defenses.privacy_losses import PrivateSteps
 from precode_lib.defenses.pruning import prune, prune_at_random, prune_globally
 from precode_lib.defenses.quantisation import quantise, round_to
 from precode_lib.defenses.soteria import soteria_step
@@ -40,6 +48,8 @@ __all__ = [
     "ClientStep",
     "Defense",
     "Encoding",
+    "PrivateSteps",
+    "Promise",
     "add_laplace_noise",
     "add_noise",
     "as_bitmap",
@@ -53,8 +63,11 @@ __all__ = [
     "dp_sgd_step",
     "epsilon",
     "ignoring",
+    "mse_without_prior",
     "only",
     "ppp",
+    "promise_of",
+    "promises_by_client",
     "prune",
     "prune_at_random",
     "prune_globally",
@@ -62,4 +75,5 @@ __all__ = [
     "reconstruction_bound",
     "round_to",
     "soteria_step",
+    "substitution_bound",
 ]

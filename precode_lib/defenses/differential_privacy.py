@@ -5,8 +5,7 @@ of the client and no function of the gradient of its batch.
 """
 
 from collections.abc import Callable
-from math import inf, sqrt
-from statistics import NormalDist
+from math import inf
 from typing import Any
 
 import torch
@@ -119,36 +118,6 @@ def epsilon(
     # Its own step() would be called `steps` times to the same end.
     chosen.history = [(noise_multiplier, sample_rate, steps)]
     return float(chosen.get_epsilon(delta=delta))
-
-
-def reconstruction_bound(
-    kappa: float, *, noise_multiplier: float, steps: int = 1
-) -> float:
-    """How likely a secret is found at most behind DP-SGD, if it was with kappa before.
-
-    Of whoever sees all steps, for one example that takes part or does not (add and
-    remove), each step with all of the client's examples: the trade-off of two Gaussians
-    that are √steps / σ apart (Hayes et al. 2023; Dong et al. 2022). It holds for every
-    attack, also one that knows all other examples.
-
-    Args:
-        kappa: the best chance of a guess without the gradient, such as 1 / 1000 for a
-            thousand equally likely pictures.
-        noise_multiplier: σ of `dp_sgd_step`.
-        steps: how many.
-
-    >>> from precode_lib.defenses import reconstruction_bound
-    >>> round(reconstruction_bound(1 / 256, noise_multiplier=1.0), 5)
-    0.04845
-    """
-    check_range(kappa, "kappa", 0, 1, open_low=True)
-    check_range(noise_multiplier, "noise_multiplier", 0)
-    check_count(steps, "steps", 0)
-    if kappa == 1 or (noise_multiplier == 0 and steps):
-        return 1.0
-    apart = 0.0 if steps == 0 else sqrt(steps) / noise_multiplier
-    normal = NormalDist()
-    return normal.cdf(normal.inv_cdf(kappa) + apart)
 
 
 def _rdp_accountant() -> Callable[[], Any]:

@@ -125,9 +125,7 @@ def race(
         f"{_tools_html(names, name)}{controls_html(axes, name)}"
         f"{beside(trio_html(panels, size='9rem'), curve.html(0))}"
     )
-    return PageFigure(
-        "search", config, axes, panels=panels, body=body, caption=caption
-    )
+    return PageFigure("search", config, axes, panels=panels, body=body, caption=caption)
 
 
 def words_of(model: nn.Module) -> list[str]:
