@@ -199,7 +199,7 @@ class _Seen:
         if self.sight is not None and self.sight.gives == PICTURE:
             flat = self.sight.examples(inputs[:, None], shape.numel())
         images = flat.view(-1, *shape)
-        kept = in_box(images, observation.normalisation).nonzero().flatten()
+        kept = _in_box(images, observation.normalisation).nonzero().flatten()
         return images, kept
 
 
@@ -368,7 +368,7 @@ def _clusters(
     return centres, torch.tensor(counts, dtype=torch.int64)
 
 
-def in_box(images: Tensor, normalisation: object | None) -> Tensor:
+def _in_box(images: Tensor, normalisation: object | None) -> Tensor:
     """Which images could be real pictures, with 1 % of room for rounding: (N,)."""
     if normalisation is None:
         return torch.ones(len(images), dtype=torch.bool, device=images.device)

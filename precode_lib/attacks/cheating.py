@@ -15,7 +15,6 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from precode_lib.attacks.batches import in_box
 from precode_lib.attacks.observed import first_linear
 from precode_lib.basics.validation import (
     check_count,
@@ -208,9 +207,9 @@ def read_bins(
     flat = here / strength.where(occupied, 1).unsqueeze(2)
     flat = flat.where(occupied.unsqueeze(2), 0).to(kind)
     images = flat.view(*strength.shape, *observation.image_shape)
-    real = in_box(images.flatten(0, 1), observation.normalisation)
+    real = _in_box(images, observation.normalisation)
     strength = strength.where(occupied, 0).to(kind)
-    return Binned(images, strength, occupied & real.view_as(occupied))
+    return Binned(images, strength, occupied & real)
 
 
 def expected_hits(num_pictures: int, rows: int) -> float:
@@ -266,6 +265,16 @@ def set_traps(
         dark = dark.repeat_interleave(linear.in_features // len(dark))
         linear.bias.copy_(-(weight @ dark))
     return model
+
+
+def _in_box(images: Tensor, normalisation: object | None) -> Tensor:
+    """Which of (V, K, ...) could be real pictures, with 1 % of room: (V, K) bool."""
+    if normalisation is None:
+        return torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+    lower, upper = (side.to(images) for side in normalisation.box)
+    room = 0.01 * (upper - lower)
+    inside = (images >= lower - room) & (images <= upper + room)
+    return inside.flatten(2).all(2)
 
 
 def _flat(public: Tensor) -> Tensor:
