@@ -209,8 +209,9 @@ def read_bins(
     flat = flat.where(occupied.unsqueeze(2), 0).to(kind)
     images = flat.view(*strength.shape, *observation.image_shape)
     real = in_box(images.flatten(0, 1), observation.normalisation)
+    real = real.view_as(occupied)
     strength = strength.where(occupied, 0).to(kind)
-    return Binned(images, strength, occupied & real.view_as(occupied))
+    return Binned(images, strength, occupied & real)
 
 
 def expected_hits(num_pictures: int, rows: int) -> float:
