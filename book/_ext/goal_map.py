@@ -22,13 +22,14 @@ _GOALS = re.compile(r"You will be able to\n(.*?)\n```", re.DOTALL)
 _TIME = re.compile(r"^\*(\d+)\s+minutes", re.MULTILINE)
 
 
-def chapters(toc: dict) -> list[str]:
-    """The numbered pages of a table of contents, in its order."""
+def chapters(toc: dict, root: Path) -> list[str]:
+    """The numbered notebooks of a table of contents, in its order."""
     return [
         chapter["file"]
         for part in toc["parts"]
         if part.get("numbered")
         for chapter in part["chapters"]
+        if not Path(root, f"{chapter['file']}.md").exists()
     ]
 
 
@@ -59,7 +60,7 @@ class GoalMap(SphinxDirective):
         pages = re.findall(r"file: (\S+)", path.read_text(encoding="utf-8"))
         lines = ["```{list-table}", ":header-rows: 1", ":widths: 26 50 24"]
         lines += ["* - Chapter", "  - You will be able to", "  - Exercises"]
-        for name in chapters(toc):
+        for name in chapters(toc, Path(self.env.srcdir)):
             lines += self._row(name, pages)
         parent = nodes.container(classes=["exercise-list"])
         content = StringList(

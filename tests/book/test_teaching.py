@@ -163,8 +163,9 @@ def goal_map(script_at):
 def test_every_numbered_chapter_says_its_time_and_three_goals(goal_map):
     import yaml
 
-    names = goal_map.chapters(yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8")))
-    assert len(names) > 15
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    names = goal_map.chapters(toc, ROOT)
+    assert len(names) > 15 and "book/beyond/which_attack" not in names
     for name in names:
         minutes, found = goal_map.goals(read(ROOT / f"{name}.ipynb"))
         assert 5 <= minutes <= 40, name
