@@ -82,9 +82,7 @@ def leak_your_own(
         "one number, and that number is sent along. The server divides.</p>"
         f"{controls_html(axes[:1], name)}{_more_html(axes, name, is_open=rows > 1)}"
     )
-    return PageFigure(
-        "leak", config, axes, panels=panels, body=body, caption=caption
-    )
+    return PageFigure("leak", config, axes, panels=panels, body=body, caption=caption)
 
 
 def _check(photos: Pictures) -> None:
