@@ -84,12 +84,23 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
       for (let i = 0; i < out.length; i++) out[i] = draw();
       return out;
     };
+    const fillWithin = (bound, out) => fill(() => (2 * one() - 1) * bound)(out);
     return {
       uniform: (count) => fill(one)(zeros(count)),
-      within: (bound, count) => fill(() => (2 * one() - 1) * bound)(zeros(count)),
+      within: (bound, count) => fillWithin(bound, zeros(count)),
       normal: (count) => fill(bell)(zeros(count)),
       fillNormal: fill(bell),
+      fillWithin,
     };
+  }
+
+  // Large arrays are filled a slice at a time, so that others are heard in between.
+  const SLICE = 16384;
+  function* sliced(values, fill) {
+    for (let i = 0; i < values.length; i += SLICE) {
+      fill(values.subarray(i, i + SLICE));
+      yield;
+    }
   }
 
   // Layers are maps of one example, linear in their weights and in their input.
@@ -214,14 +225,15 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
   });
 
   // From {image, layers: ["linear 256", "conv 12 5 2 2", "relu", "precode 64 0.001"]} to
-  // layers; weights come from `fill`, in the order of the layers.
-  function network({ image, layers, bound = 0 }, stream) {
+  // layers; weights come from `stream`, in the order of the layers, slice by slice.
+  function* growing({ image, layers, bound = 0 }, stream) {
     let size = image[0] * image[1] * image[2], shape = image;
-    const built = [], params = [];
+    const built = [], params = [], bounds = [];
     const affine = (layer) => {
       const limit = bound || 1 / Math.sqrt(layer.fan);
       built.push({ ...layer, weight: params.length, bias: params.length + 1 });
-      params.push(stream.within(limit, layer.weights), stream.within(limit, layer.biases));
+      params.push(zeros(layer.weights), zeros(layer.biases));
+      bounds.push(limit, limit);
       size = layer.outs;
       shape = layer.shape ?? null;
     };
@@ -240,8 +252,18 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
         affine(linear(a, features));
       } else throw new Error("no layer is called " + kind);
     }
+    for (const [p, each] of params.entries())
+      yield* sliced(each, (part) => stream.fillWithin(bounds[p], part));
     const { k: code = 0, beta = 0 } = built.find((layer) => layer.k) ?? {};
     return { image, layers: built, params, code, beta };
+  }
+
+  function network(spec, stream) {
+    const steps = growing(spec, stream);
+    for (;;) {
+      const { value, done } = steps.next();
+      if (done) return value;
+    }
   }
 
   const isAffine = (layer) => layer.weight !== undefined;
@@ -668,38 +690,9 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
     };
   }
 
-  function ssim(one, two, [channels, height, width], side = 7) {
-    const count = side * side, c1 = 0.01 ** 2, c2 = 0.03 ** 2;
-    let total = 0, windows = 0;
-    // Sums over every window, by sums along rows and then along columns.
-    const sums = (at) => {
-      const rows = zeros(height * (width - side + 1)), wide = width - side + 1;
-      for (let y = 0; y < height; y++) for (let x = 0; x < wide; x++)
-        for (let k = 0; k < side; k++) rows[y * wide + x] += at(y * width + x + k);
-      const out = zeros((height - side + 1) * wide);
-      for (let i = 0; i < out.length; i++)
-        for (let k = 0; k < side; k++) out[i] += rows[i + k * wide];
-      return out;
-    };
-    for (let c = 0; c < channels; c++) {
-      const p = c * height * width;
-      const x = sums((i) => one[p + i]), y = sums((i) => two[p + i]);
-      const squares = sums((i) => one[p + i] ** 2 + two[p + i] ** 2);
-      const products = sums((i) => one[p + i] * two[p + i]);
-      for (let i = 0; i < x.length; i++) {
-        const mx = x[i] / count, my = y[i] / count, unbias = count / (count - 1);
-        const spread = unbias * (squares[i] / count - mx * mx - my * my);
-        const common = unbias * (products[i] / count - mx * my);
-        total += (2 * mx * my + c1) / (mx * mx + my * my + c1) * (2 * common + c2) / (spread + c2);
-        windows++;
-      }
-    }
-    return total / windows;
-  }
-
   return {
-    add, addNoise, clip, dot, gradient, isolated, kl, largestRow, loss, network,
-    numbers, passes, prune, search, slopes, ssim, stepDecay, target, totalLeastSquares,
+    add, addNoise, clip, dot, gradient, growing, isolated, kl, largestRow, loss, network,
+    numbers, passes, prune, search, sliced, slopes, stepDecay, target, totalLeastSquares,
     totalVariation, zeros,
   };
 }); // ??=, for a page may hold several figures, each of which brings this script

@@ -9,24 +9,17 @@
     const key = JSON.stringify([spec, seed]);
     if (!cache.has(key)) {
       for (const old of cache.keys()) if (old !== "noise") cache.delete(old);
-      cache.set(key, e.network(spec, e.numbers(seed)));
+      cache.set(key, yield* e.growing(spec, e.numbers(seed)));
     }
     const net = cache.get(key);
-    yield;
     // Drawn once and in pieces: a slider changes only how strong it is.
     const noise = function* () {
       if (cache.get("noise")?.length === width * (count + 1)) return;
       const drawn = e.zeros(width * (count + 1)), stream = e.numbers(seed + 1);
-      for (let i = 0; i < drawn.length; i += 16384) {
-        stream.fillNormal(drawn.subarray(i, i + 16384));
-        yield;
-      }
+      yield* e.sliced(drawn, stream.fillNormal);
       cache.set("noise", drawn);
     };
-    const images = pictures.map((pixels) => pixels.map((v, i) => {
-      const channel = Math.floor(i / area);
-      return (v - mean[channel]) / std[channel];
-    }));
+    const { into, back } = e.lens(mean, std, area), images = pictures.map(into);
     const fresh = precode && e.numbers(input.draw);
     const hidden = precode && images.map(() => fresh.normal(precode.k));
     const runs = e.passes(net, images, labels, hidden);
@@ -45,18 +38,9 @@
     yield;
     const alone = pictures.length > 1
       ? e.isolated(G, b, pictures.length === 2 ? 3 : 2, pictures.length) : [];
-    const seen = (image) => image.map((v, i) => {
-      const channel = Math.floor(i / area);
-      return Math.min(1, Math.max(0, v * std[channel] + mean[channel]));
-    });
-    // Which picture each found one is; the server cannot tell, and need not.
-    const found = pictures.map(() => null);
-    for (const { picture } of alone) {
-      const pixels = seen(picture), away = pictures.map((own, i) => found[i] ? Infinity
-        : own.reduce((total, v, j) => total + (v - pixels[j]) ** 2, 0));
-      found[away.indexOf(Math.min(...away))] = pixels;
-    }
-    const whole = found.map((one) => one ?? seen(mixture));
+    // Which picture each one is; the server cannot tell, and need not.
+    const found = e.placed(alone.map(({ picture }) => back(picture)), pictures);
+    const whole = found.map((one) => one ?? back(mixture));
     const stretched = (row) => {
       let low = Infinity, high = -Infinity;
       for (const v of row) { low = Math.min(low, v); high = Math.max(high, v); }
@@ -67,7 +51,7 @@
       speaks: mixture.every(Number.isFinite),
       alone: found.filter(Boolean).length,
       rows: factors.map((i) => stretched(G.slice(i * count, (i + 1) * count))),
-      single: e.ssim(pictures[0], seen(single), [3, size, size]),
+      single: e.ssim(pictures[0], back(single), [3, size, size]),
       ssim: whole.map((one, i) => e.ssim(pictures[i], one, [3, size, size])),
       kl: precode ? e.kl(runs) : null,
     };

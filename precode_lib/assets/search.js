@@ -4,16 +4,16 @@
   function* search(e, input) {
     const { net: spec, seed, start, mean, std, pixels, label, sigma, factor, recipe } = input;
     const size = spec.image[1], area = size * size, each = Array(3).fill(0);
-    const net = e.network(spec, e.numbers(seed));
-    const image = pixels.map((v, i) => {
-      const channel = Math.floor(i / area);
-      return (v - mean[channel]) / std[channel];
-    });
-    yield;
+    const net = yield* e.growing(spec, e.numbers(seed));
+    const { into, back } = e.lens(mean, std, area);
     const victims = e.numbers(seed + 1), stream = e.numbers(start);
     const hidden = net.code ? [victims.normal(net.code)] : null;
-    const sent = e.gradient(net, e.passes(net, [image], [label], hidden));
-    if (sigma) e.addNoise(sent, sigma, sent.map((p) => victims.normal(p.length)));
+    const sent = e.gradient(net, e.passes(net, [into(pixels)], [label], hidden));
+    if (sigma) {
+      const noise = sent.map((p) => e.zeros(p.length));
+      for (const each of noise) yield* e.sliced(each, victims.fillNormal);
+      e.addNoise(sent, sigma, noise);
+    }
     for (const p of sent) for (let i = 0; i < p.length; i++) p[i] *= factor;
     const last = net.layers.findIndex((layer) => layer.k) - 1; // PRECODE's encoder
     const counted = recipe.noise === "left out" ? net.layers[last].bias + 1 : sent.length;
@@ -26,10 +26,7 @@
       { ...recipe, ...noise, box, stream, images: [stream.normal(3 * area)] });
     for (let step = 0; step < recipe.steps; step++) {
       const { objective, images } = attack.next(), done = step === recipe.steps - 1;
-      const seen = images[0].map((v, i) => {
-        const channel = Math.floor(i / area);
-        return Math.min(1, Math.max(0, v * std[channel] + mean[channel]));
-      });
+      const seen = back(images[0]);
       const scored = step % 10 === 0 || done;
       yield { step, objective, seen, done,
         ssim: scored ? e.ssim(pixels, seen, spec.image) : null };
@@ -50,12 +47,13 @@
     const grid = powers.map((p) => `<line class="precode-grid" x1="${LEFT}" x2="${right}"
       y1="${y(10 ** p)}" y2="${y(10 ** p)}"/><text x="${LEFT - 6}" y="${y(10 ** p) + 4}"
       text-anchor="end">${p < -4 || p > 4 ? `1e${p}` : +(10 ** p).toPrecision(1)}</text>`);
-    let lowest = -Infinity;
+    // The names stay apart, and above the axis: from the lowest line upwards.
+    let highest = BOTTOM + 10;
     const names = lanes.filter((lane) => lane.line.length).map((lane) => ({ lane,
-      y: y(lane.line[lane.line.length - 1]) })).sort((a, b) => a.y - b.y).map(({ lane, y: at }) => {
-      lowest = Math.max(at, lowest + 14);
+      y: y(lane.line[lane.line.length - 1]) })).sort((a, b) => b.y - a.y).map(({ lane, y: at }) => {
+      highest = Math.min(at, highest - 14);
       return `<text class="precode-name" style="--role-text:var(--precode-leaked)"
-        x="${x(lane.line.length - 1) + 8}" y="${lowest + 4}">${lane.name}</text>`;
+        x="${x(lane.line.length - 1) + 8}" y="${highest + 4}">${lane.name}</text>`;
     });
     const lines = lanes.map(({ line }, i) => `<polyline stroke="var(--precode-leaked)"
       stroke-dasharray="${DASHES[i] || "none"}" points="${line.map((v, step) =>

@@ -125,6 +125,8 @@
     return state;
   };
 
+  const PAPER = "#ededed"; // where no picture is: 0.93, as Python draws it
+
   // Puts a canvas where Python drew a picture; `show` takes planar pixels in [0, 1].
   leaky.screen = (panel, size) => {
     const still = panel.querySelector(".precode-picture");
@@ -146,15 +148,19 @@
     return {
       canvas, pen,
       place: () => still.replaceWith(canvas),
-      // Several pictures share the square, in rows as long as they are many.
+      // Several pictures share the square, in rows as long as they are many; null is none.
       show(pictures) {
         const across = Math.ceil(Math.sqrt(pictures.length));
-        const side = Math.sqrt(pictures[0].length / 3), wide = across * side;
+        const side = size, wide = across * side;
         const down = Math.ceil(pictures.length / across) * side;
         if (canvas.width !== wide) canvas.width = canvas.height = wide;
         pen.clearRect(0, 0, wide, wide);
-        pictures.forEach((pixels, i) => pen.putImageData(image(pixels),
-          (i % across) * side, Math.floor(i / across) * side + (wide - down) / 2));
+        pen.fillStyle = PAPER;
+        pictures.forEach((pixels, i) => {
+          const x = (i % across) * side, y = Math.floor(i / across) * side + (wide - down) / 2;
+          if (pixels) pen.putImageData(image(pixels), x, y);
+          else pen.fillRect(x, y, side, side);
+        });
       },
     };
   };

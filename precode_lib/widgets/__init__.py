@@ -4,9 +4,9 @@
 built (PRECODE_STATIC=1) both draw every frame once and return a `SliderFigure`, which
 needs nothing but the page; elsewhere they return ipywidgets that compute as you move.
 
-`leak_your_own` needs neither: the page itself computes, and readers put in a picture of
-their own. `quiz` asks a question with a few options, `checklist` one for each rule of a
-list. All of these are the same everywhere.
+`leak_your_own`, `race` and `sum_of_clients` need neither: the page itself computes, and
+readers put in a picture of their own. `quiz` asks a question with a few options,
+`checklist` one for each rule of a list. All of these are the same everywhere.
 
 Frames are not kept on disk: they depend on all that `render` closes over, models and
 generators included, which no key of ours would name honestly. The book keeps whole
@@ -23,6 +23,7 @@ from .leaking import leak_your_own
 from .numbers import PageNumbers, filled
 from .quiz import Option, Quiz, quiz, right, wrong
 from .racing import Lane, Noise, race
+from .summing import sum_of_clients
 from .watching import watch
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "quiz",
     "race",
     "right",
+    "sum_of_clients",
     "watch",
     "wrong",
 ]

@@ -52,7 +52,9 @@ class PageFigure:
             classes="precode-live-page",
             attributes=f' data-{kind}="{escape(written)}"',
         )
-        scripts = "\n".join(map(_asset, ("engine.js", "shell.js", f"{kind}.js")))
+        scripts = "\n".join(
+            map(_asset, ("engine.js", "pictures.js", "shell.js", f"{kind}.js"))
+        )
         self._html = f"{figure}<script>{scripts}</script>"
 
     def __repr__(self) -> str:
@@ -63,9 +65,10 @@ class PageFigure:
 
 
 def trio_html(panels: Sequence[Panel], *, size: str) -> str:
-    """Panels side by side on every screen."""
+    """Panels side by side on every screen; four of them two by two on a narrow one."""
     shown = "".join(panel_html(panel, img_html(panel)) for panel in panels)
-    return f'<div class="precode-trio" style="--size:{size}">{shown}</div>'
+    four = " precode-four" if len(panels) == 4 else ""
+    return f'<div class="precode-trio{four}" style="--size:{size}">{shown}</div>'
 
 
 def controls_html(axes: Sequence[Axis], name: str) -> str:
@@ -90,7 +93,13 @@ def photo_menu_html(names: Sequence[str], name: str) -> str:
     return (
         f'<label class="precode-hidden" for="{name}-photo">Picture</label>'
         f'<select id="{name}-photo" data-part="photo" autocomplete="off" disabled>'
-        f'{options}<option value="own">your own</option></select>'
+        f'{options}<option value="own">your own</option></select>{file_html()}'
+    )
+
+
+def file_html() -> str:
+    """Where a file comes in; a button opens it."""
+    return (
         '<input type="file" accept="image/*" data-part="file" tabindex="-1" '
         'aria-hidden="true" hidden disabled>'
     )

@@ -196,22 +196,10 @@ _AXES: dict[str, Callable[[Lane], object]] = {
 
 def _told(lane: Lane) -> dict:
     """The lane as the page reads it."""
-    recipe, adam = lane.recipe, lane.recipe.optimizer
-    if recipe.distance not in _DISTANCES:
-        raise ValueError(
-            f"lane {lane.name!r}: the page has the squared and the cosine distance."
-        )
-    if (
-        not isinstance(adam, partial)
-        or adam.func is not Adam
-        or [*adam.keywords] != ["lr"]
-    ):
-        raise ValueError(
-            f"lane {lane.name!r}: the page searches by partial(Adam, lr=...), got "
-            f"{adam!r}."
-        )
-    if recipe.prior_weight and recipe.prior is not total_variation:
-        raise ValueError(f"lane {lane.name!r}: the page's prior is total variation.")
+    try:
+        recipe = told_recipe(lane.recipe)
+    except ValueError as error:
+        raise ValueError(f"lane {lane.name!r}: {error}") from None
     return {
         "name": lane.name,
         "net": {
@@ -219,15 +207,30 @@ def _told(lane: Lane) -> dict:
             "layers": words_of(lane.model),
             "bound": lane.bound or 0,
         },
-        "recipe": {
-            "distance": _DISTANCES[recipe.distance],
-            "lr": adam.keywords["lr"],
-            "signed": recipe.signed,
-            "boxed": recipe.boxed,
-            "prior": recipe.prior_weight,
-            "decays": recipe.schedule is step_decay,
-            "noise": lane.noise.value,
-        },
+        "recipe": {**recipe, "noise": lane.noise.value},
+    }
+
+
+def told_recipe(recipe: Recipe) -> dict:
+    """A search as the page reads it."""
+    adam = recipe.optimizer
+    if recipe.distance not in _DISTANCES:
+        raise ValueError("the page has the squared and the cosine distance.")
+    if (
+        not isinstance(adam, partial)
+        or adam.func is not Adam
+        or [*adam.keywords] != ["lr"]
+    ):
+        raise ValueError(f"the page searches by partial(Adam, lr=...), got {adam!r}.")
+    if recipe.prior_weight and recipe.prior is not total_variation:
+        raise ValueError("the page's prior is total variation.")
+    return {
+        "distance": _DISTANCES[recipe.distance],
+        "lr": adam.keywords["lr"],
+        "signed": recipe.signed,
+        "boxed": recipe.boxed,
+        "prior": recipe.prior_weight,
+        "decays": recipe.schedule is step_decay,
     }
 
 

@@ -82,7 +82,8 @@ ANSWER = """cases => cases.map(one => {
 @pytest.fixture(scope="module")
 def page(browser):
     page = browser.new_page()
-    page.add_script_tag(path=ASSETS / "engine.js")
+    for name in ("engine.js", "pictures.js"):
+        page.add_script_tag(path=ASSETS / name)
     yield page
     page.close()
 

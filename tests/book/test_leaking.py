@@ -2,12 +2,23 @@
 
 import base64
 import io
-import zlib
-from importlib.resources import files
 
 import pytest
 import torch
 from PIL import Image
+from readers import (
+    HIDDEN,
+    HOSTILE,
+    LEVELS,
+    PHONE,
+    document_of,
+    faults,
+    file,
+    halves,
+    png,
+    sent,
+    visitors,
+)
 
 from precode_lib.attacks.closed_form import total_least_squares
 from precode_lib.data import victims
@@ -23,7 +34,6 @@ from precode_lib.widgets.numbers import PageNumbers, filled
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 SIZE, WIDTH = 48, 64
-PHONE = {"width": 390, "height": 844}
 PHOTOS = victims("photos", 4, size=SIZE)
 # A camera made of a red canvas, that tells who asks for it and whether it still runs.
 CAMERA = """
@@ -39,56 +49,28 @@ Object.defineProperty(navigator, 'mediaDevices', { value: { async getUserMedia()
   return window.given = canvas.captureStream(30);
 } } });
 """
-HIDDEN = """
-window.away = false;
-Object.defineProperty(document, 'hidden', { get: () => window.away });
-window.turn = away => {
-  window.away = away;
-  document.dispatchEvent(new Event('visibilitychange'));
-};
-"""
-# The left or right picture as it is seen: rows of red, green, blue from 0 to 255.
-LEVELS = """canvas => {
-  const { data } = canvas.getContext('2d')
-    .getImageData(0, 0, canvas.width, canvas.height);
-  return [...data].filter((_, i) => i % 4 < 3);
-}"""
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> str:
     figure = leak_your_own(PHOTOS, question="Leak your own picture?", caption="c")
-    page = (
-        '<!doctype html><html lang="en" data-theme="light"><title>A figure</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<main>{figure._repr_html_()}</main></html>"
-    )
     path = tmp_path_factory.mktemp("leak") / "page.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(document_of(figure), encoding="utf-8")
     return path.as_uri()
 
 
 @pytest.fixture
 def figure(browser, address):
     """Opens the page once it has answered; a script may run before it."""
-    contexts = []
+    with visitors(browser) as visit:
 
-    def opened(script: str = "", *, waits: bool = True, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.requests, page.complaints = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.add_init_script(script)
-        page.goto(address)
-        if waits:
-            answered(page)
-        return page
+        def opened(script: str = "", *, waits: bool = True, **options):
+            page = visit(address, script, **options)
+            if waits:
+                answered(page)
+            return page
 
-    yield opened
-    for context in contexts:
-        context.close()
+        yield opened
 
 
 def count(page) -> int:
@@ -119,19 +101,6 @@ def said(page) -> str:
 
 def similarity(page) -> float:
     return float(page.locator("dd").inner_text())
-
-
-def png(pixels: Image.Image, kind: str = "PNG") -> dict:
-    buffer = io.BytesIO()
-    pixels.save(buffer, kind)
-    return {"name": "mine", "mimeType": "image/png", "buffer": buffer.getvalue()}
-
-
-def halves(width: int, height: int) -> Image.Image:
-    """Blue on the left, yellow on the right."""
-    image = Image.new("RGB", (width, height), (30, 60, 200))
-    image.paste((230, 200, 40), (width // 2, 0, width, height))
-    return image
 
 
 def library(sigma: float, pruned: float) -> float:
@@ -260,31 +229,11 @@ def test_a_photograph_of_fifty_megapixels_is_scaled(figure):
     assert levels(page, 0)[:3] == pytest.approx([30, 60, 200], abs=8)
 
 
-def bomb() -> bytes:
-    """A PNG of a few bytes that claims 12,000 x 12,000 pixels."""
-    whole = bytearray(png(halves(8, 8))["buffer"])
-    whole[16:24] = (12_000).to_bytes(4, "big") * 2
-    whole[29:33] = zlib.crc32(whole[12:29]).to_bytes(4, "big")
-    return bytes(whole)
-
-
-HOSTILE = {
-    "a PDF": b"%PDF-1.7 " + b"x" * 100,
-    "SVG": b'<?xml version="1.0"?>\n<svg onload="window.hurt=1"></svg>',
-    "HEIC": b"\0\0\0\x18ftypheic" + b"\0" * 100,
-    "no picture": b"just some words",
-    "cannot be read": b"\x89PNG\r\n\x1a\n" + b"\xff" * 500,
-    "no picture that": b"",
-    "120 million": bomb(),
-}
-
-
 @pytest.mark.parametrize("words", HOSTILE)
 def test_what_is_no_photograph_is_refused_in_a_sentence(figure, words):
     page = figure()
     before = levels(page, 0)
-    file = {"name": "a.png", "mimeType": "image/png", "buffer": HOSTILE[words]}
-    page.locator("[data-part=file]").set_input_files(file)
+    page.locator("[data-part=file]").set_input_files(file(HOSTILE[words]))
     page.wait_for_function(
         "document.querySelector('[data-part=notice]').textContent.includes('Nothing')"
     )
@@ -374,8 +323,7 @@ def test_nothing_leaves_the_page_and_nothing_is_stored(figure, address):
     page.locator("[data-part=camera]").click()
     page.locator("[data-part=cancel]").click()
     move(page, "sigma", "End")
-    local = ("blob:", "data:", address)
-    assert [url for url in page.requests if not url.startswith(local)] == []
+    assert sent(page, address) == []
     stored = "[localStorage.length, sessionStorage.length, document.cookie]"
     assert page.evaluate(stored) == [0, 0, ""]
     assert page.evaluate("indexedDB.databases()") == []
@@ -448,19 +396,8 @@ def test_a_resting_slider_is_read_out(figure):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(figure, theme):
     page = figure(viewport=PHONE)
-    page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
-    colour = {"light": "#fdfcfa", "dark": "#14171b"}[theme]
-    ink = {"light": "#1f2429", "dark": "#dde1e6"}[theme]
-    page.add_style_tag(
-        content=f":root{{--pst-color-background:{colour};--pst-color-text-base:{ink};"
-        f"--pst-color-text-muted:{ink};--pst-color-surface:{colour};"
-        f"--pst-color-primary:{'#0b5a8f' if theme == 'light' else '#7cc0f5'}}}"
-        f"body{{background:{colour}}}"
-    )
     page.locator("summary").click()
-    page.add_script_tag(path=files("axe_playwright_python") / "axe.min.js")
-    found = page.evaluate("axe.run().then(report => report.violations)")
-    assert [f for f in found if f["impact"] in ("serious", "critical")] == []
+    assert faults(page, theme) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 

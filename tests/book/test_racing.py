@@ -2,10 +2,22 @@
 
 from dataclasses import replace
 from functools import partial
-from importlib.resources import files
 
 import pytest
 import torch
+from readers import (
+    HIDDEN,
+    HOSTILE,
+    LEVELS,
+    PHONE,
+    document_of,
+    faults,
+    file,
+    halves,
+    png,
+    sent,
+    visitors,
+)
 from torch import nn
 from torch.optim import SGD, Adam
 
@@ -64,10 +76,6 @@ PRECODE_AXES = [
     Axis("beta", [1e-3, 10], "β"),
     Axis("sigma", [0, 0.1], "σ"),
 ]
-HIDDEN = """
-window.away = false;
-Object.defineProperty(document, 'hidden', { get: () => window.away });
-"""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +88,7 @@ def figures(tmp_path_factory) -> dict:
         "precode": race(PHOTOS, LANES["precode"], PRECODE_AXES, steps=STEPS, **WORDS),
     }
     for name, figure in figures.items():
-        html = figure._repr_html_()
+        html = document_of(figure)
         if name == "two":
             endless = html.replace(f"steps&quot;: {STEPS}", "steps&quot;: 1000000")
             assert endless != html
@@ -89,35 +97,22 @@ def figures(tmp_path_factory) -> dict:
             figures_of = {name: html}
         for key, body in figures_of.items():
             path = folder / f"{key}.html"
-            path.write_text(
-                '<!doctype html><html lang="en"><title>A figure</title>'
-                f"<main>{body}</main></html>",
-                encoding="utf-8",
-            )
+            path.write_text(body, encoding="utf-8")
             made[key] = path.as_uri()
     return made
 
 
 @pytest.fixture
 def opened(browser, figures):
-    contexts = []
+    with visitors(browser) as visit:
 
-    def visit(name: str, script: str = "", **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.requests, page.complaints = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.add_init_script(script)
-        page.goto(figures[name])
-        if options.get("java_script_enabled", True):
-            page.wait_for_selector("[data-part=run]:enabled")
-        return page
+        def open_figure(name: str, script: str = "", **options):
+            page = visit(figures[name], script, **options)
+            if options.get("java_script_enabled", True):
+                page.wait_for_selector("[data-part=run]:enabled")
+            return page
 
-    yield visit
-    for context in contexts:
-        context.close()
+        yield open_figure
 
 
 def numbers(page) -> list[str]:
@@ -207,13 +202,12 @@ def test_a_hidden_tab_makes_no_step(opened, script):
     page = opened("endless", script + HIDDEN)
     page.locator("[data-part=run]").click()
     wait_for_steps(page, 3)
-    turn = "on => { away = on; document.dispatchEvent(new Event('visibilitychange')) }"
-    page.evaluate(turn, True)
+    page.evaluate("turn(true)")
     page.wait_for_timeout(300)
     at = step(page)
     page.wait_for_timeout(400)
     assert step(page) == at
-    page.evaluate(turn, False)
+    page.evaluate("turn(false)")
     wait_for_steps(page, at)
 
 
@@ -282,20 +276,66 @@ def test_another_picture_is_searched_for(opened):
     assert numbers(page) != first
 
 
-def test_what_is_no_picture_is_refused(opened):
+@pytest.mark.parametrize("words", HOSTILE)
+def test_what_is_no_photograph_is_refused_in_a_sentence(opened, words):
     page = opened("two")
-    file = {"name": "a.png", "mimeType": "image/png", "buffer": b"%PDF-1.7"}
-    page.locator("[data-part=file]").set_input_files(file)
+    page.locator("[data-part=file]").set_input_files(file(HOSTILE[words]))
     page.wait_for_function(
-        "document.querySelector('[role=status]').textContent.includes('PDF')"
+        "word => document.querySelector('[role=status]').textContent.includes(word)",
+        arg=words,
     )
+    assert page.evaluate("window.hurt") is None
+    assert step(page) == 0
+
+
+def test_a_photograph_of_fifty_megapixels_is_scaled_and_searched_for(opened):
+    page = opened("two")
+    large = png(halves(10_000, 5_000), "JPEG")
+    page.locator("[data-part=file]").set_input_files(large)
+    wait_for_the_end(page)
+    first = page.locator(".precode-trio canvas").first.evaluate(LEVELS)
+    assert first[:3] == pytest.approx([30, 60, 200], abs=8)
+
+
+def test_the_keyboard_alone_searches_and_every_value_has_its_text(opened):
+    page = opened("precode")
+    controls = page.locator("[data-search] :is(button, select, input):visible").all()
+    assert len(controls) == 8
+    controls[0].focus()
+    for control in controls[1:]:
+        page.keyboard.press("Tab")
+        assert control.evaluate("node => node === document.activeElement")
+    for slider in page.locator("input[type=range]").all():
+        text = slider.get_attribute("aria-valuetext")
+        output = page.locator(f"output[for='{slider.get_attribute('id')}']")
+        assert output.inner_text() == text
+    controls[0].press(" ")
+    wait_for_the_end(page)
+    assert "searched: SSIM" in page.locator("[role=status]").inner_text()
+
+
+def test_a_finger_starts_and_pauses(opened):
+    page = opened("endless", has_touch=True, viewport=PHONE)
+    run = page.locator("[data-part=run]")
+    run.tap()
+    wait_for_steps(page, 2)
+    run.tap()
+    assert run.inner_text() == "Go on"
+
+
+def test_on_paper_the_pictures_and_the_curve_stay(opened):
+    page = opened("two")
+    to_the_end(page)
+    page.emulate_media(media="print")
+    assert not page.locator(".precode-tools").is_visible()
+    assert page.locator(".precode-trio canvas").last.is_visible()
+    assert page.locator(".precode-curve").is_visible()
 
 
 def test_nothing_is_asked_of_the_network(opened, figures):
     page = opened("two", offline=True)
     to_the_end(page)
-    local = ("blob:", "data:", figures["two"])
-    assert [url for url in page.requests if not url.startswith(local)] == []
+    assert sent(page, figures["two"]) == []
 
 
 def test_nothing_moves_before_it_is_asked_and_less_for_who_wants_less(opened):
@@ -323,13 +363,12 @@ def test_without_scripts_there_is_what_the_library_found(opened):
     assert page.locator("[data-part=run]").is_disabled()
 
 
-def test_axe_finds_nothing_serious(opened):
-    page = opened("sliders", viewport={"width": 390, "height": 844})
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(opened, theme):
+    page = opened("sliders", viewport=PHONE)
     to_the_end(page)
-    page.add_script_tag(path=files("axe_playwright_python") / "axe.min.js")
-    found = page.evaluate("axe.run().then(report => report.violations)")
-    assert [f for f in found if f["impact"] in ("serious", "critical")] == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert faults(page, theme) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_layers_are_told_in_the_page_s_words():
