@@ -703,6 +703,49 @@ def alone_by_unique(dW, db):
     return rows[counts > 1]
 
 
+# cheating_server
+
+
+def bins_by_loops(G, g):
+    rows, found = len(g), []
+    for k in range(rows):
+        part = G[k] - (G[k + 1] if k + 1 < rows else 0)
+        size = float(g[k] - (g[k + 1] if k + 1 < rows else 0))
+        found.append((part / size).tolist() if abs(size) > 1e-9 else [0] * len(part))
+    return found
+
+
+def bins_by_a_matrix(G, g):
+    both = np.concatenate([G, g[:, None]], 1)
+    steps = (np.eye(len(g)) - np.eye(len(g), k=1)) @ both
+    size = np.where(np.abs(steps[:, -1:]) > 1e-9, steps[:, -1:], np.inf)
+    return steps[:, :-1] / size
+
+
+def nested_by_counts(fires):
+    sets = fires.double()
+    common = sets.mT @ sets
+    holds = common == torch.minimum(common.diag(), common.diag()[:, None])
+    return holds.triu(1).sum() / torch.ones_like(common).triu(1).sum()
+
+
+def nested_by_sets(fires):
+    sets = [set(np.flatnonzero(column)) for column in fires.T]
+    pairs = [(a, b) for i, a in enumerate(sets) for b in sets[:i]]
+    return np.mean([a.issubset(b) or a.issuperset(b) for a, b in pairs])
+
+
+def rows_one_by_one(n, share):
+    rows = 1
+    while (1 - 1 / rows) ** (n - 1) < share:
+        rows += 1
+    return rows
+
+
+def rows_by_logarithms(n, share):
+    return np.ceil(-1 / np.expm1(np.log(share) / (n - 1)) - 1e-9)
+
+
 # placement
 
 
@@ -899,6 +942,9 @@ RIGHT = {
     "audit.signs": [in_numpy(signs_by_parts), signs_by_copysign],
     "judging.verdict": [verdict_by_shares, verdict_in_arrays],
     "judging.to_match": [matched_by_loops, matched_by_norms],
+    "cheating_server.read": [in_numpy(bins_by_a_matrix), bins_by_loops],
+    "cheating_server.nested": [in_numpy(nested_by_sets), nested_by_counts],
+    "cheating_server.rows_needed": [rows_one_by_one, rows_by_logarithms],
     "is_it_safe.accountant": [epsilon_in_logarithms, epsilon_by_an_expectation],
     "is_it_safe.label_without_bias": [
         in_numpy(label_by_correlation),
