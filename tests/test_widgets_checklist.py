@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from precode_lib.widgets import Rule, checklist
+from precode_lib.widgets import Item, checklist
 
-CONTROL = Rule("Control", "Is it found <without>?", "in part", "The MLP is, LeNet not.")
-ORACLE = Rule("Oracle & co", "Is it found when told?", "no", "Nobody ran `given`.")
+CONTROL = Item("Control", "Is it found <without>?", "in part", "The MLP is, LeNet not.")
+ORACLE = Item("Oracle & co", "Is it found when told?", "no", "Nobody ran `given`.")
 
 
 class Elements(HTMLParser):
@@ -31,7 +31,7 @@ def page() -> str:
     return checklist("A paper", CONTROL, ORACLE)._repr_html_()
 
 
-def test_every_rule_is_a_line_to_unfold_in_the_order_given(page):
+def test_every_item_is_a_line_to_unfold_in_the_order_given(page):
     assert re.findall(r"<summary>(.*?)</summary>", page) == [
         "1. <strong>Control.</strong> Is it found &lt;without&gt;?",
         "2. <strong>Oracle &amp; co.</strong> Is it found when told?",
@@ -68,19 +68,19 @@ def test_nothing_is_loaded_and_nothing_runs(page):
     assert not re.search(r"https?://|<link|<img|src=|<script|\son\w+=", page)
 
 
-def test_a_rule_is_answered_by_yes_in_part_or_no():
+def test_an_item_is_answered_by_yes_in_part_or_no():
     with pytest.raises(ValueError, match="got 'maybe' at 'Control'"):
-        Rule("Control", "Is it found?", "maybe", "Who knows.")
+        Item("Control", "Is it found?", "maybe", "Who knows.")
 
 
 @pytest.mark.parametrize(
-    ("rules", "came"),
+    ("items", "came"),
     [
-        ([], "needs rules, got none for 'A paper'"),
+        ([], "needs items, got none for 'A paper'"),
         ([CONTROL, CONTROL], "the same name"),
-        ([CONTROL, Rule("Other", CONTROL.question, "no", "w")], "the same question"),
+        ([CONTROL, Item("Other", CONTROL.question, "no", "w")], "the same question"),
     ],
 )
-def test_rules_are_several_and_different(rules, came):
+def test_items_are_several_and_different(items, came):
     with pytest.raises(ValueError, match=came):
-        checklist("A paper", *rules)
+        checklist("A paper", *items)

@@ -20,7 +20,7 @@ NOTEBOOKS_USE = ["QUESTIONS"]
 BROKEN, WITHSTOOD, OPEN = "broken", "not broken by what was tried", "open"
 
 Counts = Sequence[int]  # of one attack, a number a seed
-Rule = Callable[[Counts, Counts, Sequence[Counts], int], str]
+_Rule = Callable[[Counts, Counts, Sequence[Counts], int], str]
 
 # What the exercise asks of its paper.
 QUESTIONS = {
@@ -175,7 +175,7 @@ def _pooled(attacks: Sequence[Counts]) -> list[int]:
     return [max(column) for column in zip(*attacks, strict=True)]
 
 
-_MISTAKES: dict[str, Rule] = {
+_MISTAKES: dict[str, _Rule] = {
     "the control has to find more than half before a zero says anything.": (
         lambda c, o, a, n: _verdict([], o, a, n)
     ),

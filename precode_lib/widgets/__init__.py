@@ -14,7 +14,7 @@ executed notebooks instead, until their code or the library changes.
 """
 
 from .axis import Axis
-from .checklist import Checklist, Rule, checklist
+from .checklist import Checklist, Item, checklist
 from .curves import Curve
 from .exploring import explore
 from .figure import SliderFigure
@@ -30,13 +30,13 @@ __all__ = [
     "Axis",
     "Checklist",
     "Curve",
+    "Item",
     "Lane",
     "Noise",
     "Option",
     "PageFigure",
     "PageNumbers",
     "Quiz",
-    "Rule",
     "SliderFigure",
     "checklist",
     "explore",

@@ -12,7 +12,7 @@ ANSWERS = ("yes", "in part", "no")
 
 
 @dataclass(frozen=True)
-class Rule:
+class Item:
     """One line of a checklist.
 
     Args:
@@ -30,7 +30,7 @@ class Rule:
     def __post_init__(self) -> None:
         if self.answer not in ANSWERS:
             raise ValueError(
-                f"the answer to a rule is one of {ANSWERS}, got {self.answer!r} at "
+                f"the answer to an item is one of {ANSWERS}, got {self.answer!r} at "
                 f"{self.name!r}."
             )
 
@@ -54,18 +54,18 @@ class Checklist:
     """
 
     subject: str
-    rules: Sequence[Rule]
+    items: Sequence[Item]
 
     def __repr__(self) -> str:
         # Not the dataclass's: that would say our answers.
-        lines = (f"\n  {n}. {r.name}. {r.question}" for n, r in self._numbered)
+        lines = (f"\n  {n}. {i.name}. {i.question}" for n, i in self._numbered)
         return f"{self.subject}{''.join(lines)}"
 
     def _repr_html_(self) -> str:
         lines = "".join(
-            f"<details><summary>{number}. <strong>{escape(rule.name)}.</strong> "
-            f"{inline(rule.question)}</summary>{rule.quiz.fieldset}</details>"
-            for number, rule in self._numbered
+            f"<details><summary>{number}. <strong>{escape(item.name)}.</strong> "
+            f"{inline(item.question)}</summary>{item.quiz.fieldset}</details>"
+            for number, item in self._numbered
         )
         return (
             f'<div class="precode-figure precode-checklist">{style_html()}'
@@ -73,21 +73,21 @@ class Checklist:
         )
 
     @property
-    def _numbered(self) -> Sequence[tuple[int, Rule]]:
-        return [*enumerate(self.rules, 1)]
+    def _numbered(self) -> Sequence[tuple[int, Item]]:
+        return [*enumerate(self.items, 1)]
 
 
-def checklist(subject: str, *rules: Rule) -> Checklist:
+def checklist(subject: str, *items: Item) -> Checklist:
     """Rules to be applied by the reader, who opens one, answers, and is told ours.
 
     Args:
         subject: what they are applied to, such as "The paper, by the rules".
-        rules: in their order; no two of one name or one question.
+        items: in their order; no two of one name or one question.
     """
     for one in ("name", "question"):
-        said = [getattr(rule, one) for rule in rules]
+        said = [getattr(item, one) for item in items]
         if len({*said}) < len(said):
-            raise ValueError(f"two rules of {subject!r} have the same {one}: {said}.")
-    if not rules:
-        raise ValueError(f"a checklist needs rules, got none for {subject!r}.")
-    return Checklist(subject, rules)
+            raise ValueError(f"two items of {subject!r} have the same {one}: {said}.")
+    if not items:
+        raise ValueError(f"a checklist needs items, got none for {subject!r}.")
+    return Checklist(subject, items)
