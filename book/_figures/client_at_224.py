@@ -1,7 +1,7 @@
 """Compute data/client-224: what comes back of photographs of 224 x 224 pixels.
 
-Run it by hand: about ten minutes of one core. Each result is written down when it is
-there, and not computed again while its settings stay the same.
+Run it by hand: about ten minutes of one core. Each result is written down
+when it is there, and not computed again while its settings stay the same.
 """
 
 import json
@@ -49,13 +49,13 @@ Found = tuple[Tensor, dict[str, float | bool | int]]
 
 
 def mlp() -> nn.Module:
-    """Its first layer sees the whole picture, as that of the book's SMLP does."""
+    """Its first layer sees the whole picture."""
     layers = [nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 64), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(64, 1000)).eval()
 
 
 def transformer() -> nn.Module:
-    """Fresh, but for a last layer that torchvision begins with zeros: then all is 0."""
+    """Fresh; not the last layer of zeros that torchvision begins with."""
     model = vit_b_16().eval()
     nn.init.normal_(model.heads.head.weight, std=0.02)
     return model
