@@ -602,6 +602,45 @@ def found_one_by_one(heard, labels, noise=None):
     return found
 
 
+# real_client
+
+
+def step_undone(update, weights, lr, decay, momentum, buffer):
+    """As multiples of the rate, in numpy."""
+    rest = update - lr * decay * weights
+    if buffer is not None:
+        rest = rest - lr * momentum * buffer
+    return rest / lr
+
+
+def step_undone_by_lists(update, weights, lr, decay, momentum, buffer):
+    past = torch.zeros_like(update) if buffer is None else buffer
+    triples = zip(
+        update.flatten().tolist(),
+        weights.flatten().tolist(),
+        past.flatten().tolist(),
+        strict=True,
+    )
+    slopes = [u / lr - momentum * m - decay * w for u, w, m in triples]
+    return torch.tensor(slopes, dtype=update.dtype).view(update.shape)
+
+
+def picture_by_all_rows(dW, db, W, b, lr, decay, steps):
+    """By least squares over all rows."""
+    left = np.exp(steps * np.log1p(-lr * decay))
+    rows, slopes = dW - (1 - left) * W, db - (1 - left) * b
+    return np.linalg.lstsq(slopes[:, None], rows, rcond=None)[0][0]
+
+
+def picture_by_a_loop(dW, db, W, b, lr, decay, steps):
+    """Weights that only decay, step by step."""
+    weights, biases = W.clone(), b.clone()
+    for _ in range(steps):
+        weights, biases = weights * (1 - lr * decay), biases * (1 - lr * decay)
+    rows, slopes = weights - (W - dW), biases - (b - db)
+    return rows.mT @ slopes / slopes.square().sum()
+
+
 # judging
 
 
@@ -940,6 +979,8 @@ RIGHT = {
     "audit.leaking": [leaking_by_loops, leaking_as_keys],
     "audit.highest": [highest_by_scipy, highest_by_binomials],
     "audit.signs": [in_numpy(signs_by_parts), signs_by_copysign],
+    "real_client.gradient": [in_numpy(step_undone), step_undone_by_lists],
+    "real_client.picture": [in_numpy(picture_by_all_rows), picture_by_a_loop],
     "judging.verdict": [verdict_by_shares, verdict_in_arrays],
     "judging.to_match": [matched_by_loops, matched_by_norms],
     "cheating_server.read": [in_numpy(bins_by_a_matrix), bins_by_loops],
