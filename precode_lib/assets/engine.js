@@ -80,17 +80,24 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
           0.0, 0.012258202635, 0.24197894225, depth - 5);
       return off < 0 ? -outer : outer;
     };
-    const fill = (draw) => (out) => {
-      for (let i = 0; i < out.length; i++) out[i] = draw();
+    // A loop for each law: one that called any of them would be compiled for none.
+    const fillUniform = (out) => {
+      for (let i = 0; i < out.length; i++) out[i] = one();
       return out;
     };
-    const fillWithin = (bound, out) => fill(() => (2 * one() - 1) * bound)(out);
+    const fillWithin = (bound, out) => {
+      for (let i = 0; i < out.length; i++) out[i] = (2 * one() - 1) * bound;
+      return out;
+    };
+    const fillNormal = (out) => {
+      for (let i = 0; i < out.length; i++) out[i] = bell();
+      return out;
+    };
     return {
-      uniform: (count) => fill(one)(zeros(count)),
+      uniform: (count) => fillUniform(zeros(count)),
       within: (bound, count) => fillWithin(bound, zeros(count)),
-      normal: (count) => fill(bell)(zeros(count)),
-      fillNormal: fill(bell),
-      fillWithin,
+      normal: (count) => fillNormal(zeros(count)),
+      fillWithin, fillNormal,
     };
   }
 

@@ -7,11 +7,12 @@
   // them can be heard in between. A new job in a slot ends the one that was there.
   function desk(engine, tasks, tell, slice) {
     const jobs = new Map(), cache = new Map();
+    const { port1, port2 } = new MessageChannel(); // a timer would wait 4 ms each time
     let paused = false, waiting = false;
     const wake = () => {
       if (waiting || paused || !jobs.size) return;
       waiting = true;
-      setTimeout(work);
+      port2.postMessage(0);
     };
     const work = () => {
       waiting = false;
@@ -29,6 +30,7 @@
         }
       wake();
     };
+    port1.onmessage = work;
     return ({ slot, id, task, input, pause }) => {
       if (pause !== undefined) paused = pause;
       else if (task) jobs.set(slot, { id, job: tasks[task](engine, input, cache) });
@@ -165,6 +167,13 @@
     };
   };
 
+  const planar = ({ data }) => {
+    const area = data.length / 4, out = new Float64Array(3 * area);
+    for (let c = 0; c < 3; c++)
+      for (let i = 0; i < area; i++) out[c * area + i] = data[4 * i + c] / 255;
+    return out;
+  };
+
   // The middle square of anything that can be drawn, as planar pixels in [0, 1].
   leaky.pixels = (source, size, width = source.width, height = source.height) => {
     const canvas = document.createElement("canvas"), side = Math.min(width, height);
@@ -174,9 +183,7 @@
     pen.fillRect(0, 0, size, size);
     pen.imageSmoothingQuality = "high";
     pen.drawImage(source, (width - side) / 2, (height - side) / 2, side, side, 0, 0, size, size);
-    const { data } = pen.getImageData(0, 0, size, size), area = size * size;
-    return Float64Array.from({ length: 3 * area },
-      (_, i) => data[4 * (i % area) + Math.floor(i / area)] / 255);
+    return planar(pen.getImageData(0, 0, size, size));
   };
 
   const opened = (address) => new Promise((done, failed) => {
@@ -187,6 +194,17 @@
   });
 
   leaky.drawn = async (address, size) => leaky.pixels(await opened(address), size);
+
+  // A sheet's pictures, in rows as long as they are many.
+  leaky.tiles = async (address, size, count) => {
+    const sheet = await opened(address), across = Math.ceil(Math.sqrt(count));
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = across * size;
+    const pen = canvas.getContext("2d", { willReadFrequently: true });
+    pen.drawImage(sheet, 0, 0);
+    return Array.from({ length: count }, (_, i) => planar(
+      pen.getImageData((i % across) * size, Math.floor(i / across) * size, size, size)));
+  };
 
   // What a file is, by its first bytes and not by its name.
   const KINDS = [

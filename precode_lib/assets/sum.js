@@ -27,8 +27,9 @@
     yield;
     const divided = back(e.largestRow(G, b));
     const found = e.isolated(G, b, count === 2 ? 3 : 2, count).map(({ picture }) => back(picture));
-    const ssim = pictures.map((own) => e.ssim(own, divided, spec.image));
-    yield { divided, placed: e.placed(found, pictures), ssim: Math.max(...ssim) };
+    const nearest = e.placed([divided], pictures).indexOf(divided);
+    const ssim = e.ssim(pictures[nearest], divided, spec.image);
+    yield { divided, placed: e.placed(found, pictures), ssim };
   }
 
   function* search(e, input) {
@@ -68,14 +69,8 @@
 
   leaky.figures("sum", async (root, config) => {
     const find = (name) => root.querySelector(`[data-part="${name}"]`);
-    const { size, labels, steps } = config, across = Math.ceil(Math.sqrt(labels.length));
-    const sheet = await leaky.drawn(config.sheet, across * size);
-    const shots = labels.map((_, i) => {
-      const side = across * size, area = size * size;
-      const left = (i % across) * size, top = Math.floor(i / across) * size;
-      return Float64Array.from({ length: 3 * area }, (_, j) => sheet[Math.floor(j / area) * side * side
-        + (top + Math.floor(j % area / size)) * side + left + j % size]);
-    });
+    const { size, labels, steps } = config;
+    const shots = await leaky.tiles(config.sheet, size, labels.length);
     const [own, division, single, guess] = [...root.querySelectorAll(".precode-panel")]
       .map((panel) => ({ ...leaky.screen(panel, size), value: panel.querySelector("dd") }));
     const status = root.querySelector("[role=status]"), notes = find("notice");

@@ -131,7 +131,8 @@ def _panels(own: Tensor, seen: Observation, rows: Tensor, guess: Tensor) -> list
     shared, count = seen.shared.dense(), len(own)
     layer = [shared[f"features.hidden1.{part}"] for part in ("weight", "bias")]
     mixture = pixels(largest_row(*layer)).clamp(0, 1)
-    similar = score(own, mixture.expand_as(own)).ssim.max().item()
+    nearest = int((own - mixture).square().flatten(1).sum(1).argmin())
+    similar = score(own[[nearest]], mixture).ssim.item()
     guess = _placed(pixels(guess).clamp(0, 1), own)
     whole = int(score(own, guess).success.sum())
     return [
