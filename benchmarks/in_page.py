@@ -71,8 +71,7 @@ STEPS = """({ layers, distance, signed, count }) => {
 NETWORKS = {
     "MLP 3072-256-10": (["linear 256", "sigmoid", "linear 10"], 30),
     "LeNet": (
-        ["conv 12 5 2 2", "sigmoid"] * 2
-        + ["conv 12 5 1 2", "sigmoid", "linear 10"],
+        ["conv 12 5 2 2", "sigmoid"] * 2 + ["conv 12 5 1 2", "sigmoid", "linear 10"],
         60,
     ),
 }
@@ -125,9 +124,7 @@ def make_figures() -> dict[str, PageFigure]:
     large = victims("photos", 4, size=64)
     crowd = photos(16, num_train=64, num_test=10).train
     return {
-        "leak your own, 48 px": leak_your_own(
-            victims("photos", 4, size=48), **WORDS
-        ),
+        "leak your own, 48 px": leak_your_own(victims("photos", 4, size=48), **WORDS),
         "leak your own, 64 px": leak_your_own(large, rows=9, **WORDS),
         "sum of 64 clients": sum_of_clients(crowd, steps=2, **WORDS),
         "race": race(victims("photos", 4), lanes, steps=2, **WORDS),
