@@ -6,8 +6,12 @@ import pytest
 import torch
 from plain import Mixed, Recurrent, Writer, drawn, fresh, seeded, watched, words
 from torch import nn
+from torch.nn import functional as F
 
-from precode_lib.attacks import in_span, input_of, tokens_in_span, tokens_of
+from precode_lib.attacks import in_span, input_of, span, tokens_in_span, tokens_of
+from precode_lib.federated import observe
+from precode_lib.models import adapted
+from precode_lib.models import writer as new_writer
 
 TEXTS, ANSWERS = words(3, 1, 9), words(3, 1, 9, seed=2)
 BATCHES = words(2, 3, 7)
@@ -247,3 +251,49 @@ def test_tokens_tell_themselves_in_one_line():
         f"Tokens('table.weight': {min(counts)} to {max(counts)} of 40, "
         "27 of 27 places, 3 of 3 certified)"
     )
+
+
+def next_words(model, words, answers):
+    losses = F.cross_entropy(model(words).mT, answers, reduction="none")
+    return losses.mean(1)
+
+
+def attended(change=None, width=24):
+    """What clients with a text each send of one layer of causal attention."""
+    model = new_writer(40, width=width, length=9, generator=seeded(4)).double()
+    model = model if change is None else change(model)
+    return observe(model, TEXTS, ANSWERS, loss=next_words)
+
+
+def test_the_first_word_has_no_query_and_its_value_tells_it():
+    # One key leaves a softmax nothing to choose, so nothing asks it to change.
+    found = tokens_in_span(attended(), "query.weight")
+    assert torch.equal(found.order[:, 1:], TEXTS[:, 0, 1:])
+    assert (found.order[:, 0] == -1).all()
+    assert torch.equal(tokens_in_span(attended(), "value.weight").order, TEXTS[:, 0])
+
+
+def test_keys_tell_differences_of_words_and_no_word():
+    # A softmax does not see what all keys have in common.
+    seen = attended()
+    found = tokens_in_span(seen, "key.weight")
+    assert not found.occurs.any()
+    table = seen.model.words.weight.detach()[TEXTS[:, 0]]
+    x = table + seen.model.places.weight.detach()
+    keys = span(seen, parameter="key.weight")
+    assert (keys.rank == 8).all()
+    assert keys.distance(x[:, 1:] - x[:, :-1]).max() < 1e-6
+    assert keys.distance(x).min() > 0.1
+
+
+@pytest.mark.parametrize(("rank", "finds"), ((16, True), (9, False), (4, False)))
+def test_a_fresh_adapter_tells_words_by_its_second_matrix_if_it_is_wide(rank, finds):
+    def change(model):
+        return adapted(model, "value", rank=rank, generator=seeded(5))
+
+    seen = attended(change)
+    assert seen.health().silent_for_all == ["value.A"]
+    assert not tokens_in_span(seen, "value.A").occurs.any()
+    found = tokens_in_span(seen, "value.B")
+    assert torch.equal(found.order, TEXTS[:, 0]) == finds
+    assert found.certified.all() == finds

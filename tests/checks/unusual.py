@@ -785,6 +785,33 @@ def rows_by_logarithms(n, share):
     return np.ceil(-1 / np.expm1(np.log(share) / (n - 1)) - 1e-9)
 
 
+# words
+
+
+def outside_by_projector(G, X):
+    G, X = np.asarray(G), np.asarray(X)
+    left = X - X @ np.linalg.pinv(G, rcond=1e-9) @ G
+    return np.sqrt((left**2).sum(1) / (X**2).sum(1))
+
+
+def outside_by_least_squares(G, X):
+    found = []
+    for x in X:
+        answer = torch.linalg.lstsq(G.mT, x[:, None], driver="gelsd")
+        left = G.mT @ answer.solution - x[:, None]
+        found.append(float(left.norm() / x.norm()))
+    return found
+
+
+def order_by_pinv(P, R):
+    return np.abs(R @ np.linalg.pinv(P) - 1).argmin(0)
+
+
+def order_by_trying(P, R):
+    solved = (torch.linalg.pinv(P).mT @ R.mT).round()
+    return [int(row.nonzero()[0]) for row in solved]
+
+
 # placement
 
 
@@ -986,6 +1013,8 @@ RIGHT = {
     "cheating_server.read": [in_numpy(bins_by_a_matrix), bins_by_loops],
     "cheating_server.nested": [in_numpy(nested_by_sets), nested_by_counts],
     "cheating_server.rows_needed": [rows_one_by_one, rows_by_logarithms],
+    "words.outside": [outside_by_projector, outside_by_least_squares],
+    "words.order": [in_numpy(order_by_pinv), order_by_trying],
     "is_it_safe.accountant": [epsilon_in_logarithms, epsilon_by_an_expectation],
     "is_it_safe.label_without_bias": [
         in_numpy(label_by_correlation),
