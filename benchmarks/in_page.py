@@ -121,11 +121,11 @@ def make_figures() -> dict[str, PageFigure]:
         Lane("MLP", mlp((3, 32, 32), depth=1, activation=nn.Sigmoid), recipe),
         Lane("LeNet", lenet(), recipe),
     ]
-    large = victims("photos", 4, size=64)
+    photographs = victims("photos", 4, size=48)
     crowd = photos(16, num_train=64, num_test=10).train
     return {
-        "leak your own, 48 px": leak_your_own(victims("photos", 4, size=48), **WORDS),
-        "leak your own, 64 px": leak_your_own(large, rows=9, **WORDS),
+        "leak your own": leak_your_own(photographs, **WORDS),
+        "leak your own, 9 rows": leak_your_own(photographs, rows=9, **WORDS),
         "sum of 64 clients": sum_of_clients(crowd, steps=2, **WORDS),
         "race": race(victims("photos", 4), lanes, steps=2, **WORDS),
     }
@@ -162,10 +162,10 @@ def measured(
         times = [first_picture(visits, figure) for _ in range(rounds)]
         yield Row(f"first picture, {name}", median(times), "ms", 1000)
     for name, slider, places in (
-        ("leak your own, 48 px", "sigma", [1, 2, 3, 4, 5]),
-        ("leak your own, 48 px", "pruned", [1, 2, 3, 4, 5]),
-        ("leak your own, 48 px", "batch", [1, 2, 0, 2, 1]),
-        ("leak your own, 64 px", "sigma", [1, 2, 3, 4, 5]),
+        ("leak your own", "sigma", [1, 2, 3, 4, 5]),
+        ("leak your own", "pruned", [1, 2, 3, 4, 5]),
+        ("leak your own", "batch", [1, 2, 0, 2, 1]),
+        ("leak your own, 9 rows", "sigma", [1, 2, 3, 4, 5]),
         ("sum of 64 clients", "count", [9, 15, 31, 20, 40]),
     ):
         times = slider_to_answer(visits, figures[name], slider, places)

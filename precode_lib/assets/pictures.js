@@ -26,9 +26,11 @@
       let total = 0, windows = 0;
       // Sums over every window, by sums along rows and then along columns.
       const sums = (at) => {
-        const rows = new Float64Array(height * (width - side + 1)), wide = width - side + 1;
+        const flat = new Float64Array(height * width), wide = width - side + 1;
+        for (let i = 0; i < flat.length; i++) flat[i] = at(i);
+        const rows = new Float64Array(height * wide);
         for (let y = 0; y < height; y++) for (let x = 0; x < wide; x++)
-          for (let k = 0; k < side; k++) rows[y * wide + x] += at(y * width + x + k);
+          for (let k = 0; k < side; k++) rows[y * wide + x] += flat[y * width + x + k];
         const out = new Float64Array((height - side + 1) * wide);
         for (let i = 0; i < out.length; i++)
           for (let k = 0; k < side; k++) out[i] += rows[i + k * wide];
