@@ -12,6 +12,7 @@ from torch import Tensor
 
 _WITNESSES = 64  # rows on which most tries are refused already
 _FIRST_CHUNK, _LARGEST_CHUNK = 64, 8192  # tries at a time
+_ROUNDS = 4  # until no more rows join
 _MOST_KEPT = 256  # of a chunk's tries; a direction comes back again and again
 
 
@@ -171,7 +172,8 @@ def _sharpened(
     vector: Tensor, rows: Tensor, room: Tensor, loose: Tensor
 ) -> tuple[Tensor, Tensor]:
     """From all the rows that vanish, not only those drawn; and how many do."""
-    for limit in (loose, loose, room):
+    limits = [loose] * _ROUNDS + [room] * 2
+    for limit in limits:
         vanish = (rows @ vector).abs() <= limit
         if not vanish.any():
             break
