@@ -70,7 +70,7 @@ def spear(
     observation: Observation,
     *,
     generator: torch.Generator,
-    tries: int = 200_000,
+    tries: int | None = None,
     layer: str | None = None,
     parameter: str | None = None,
     tolerance: float | None = None,
@@ -79,15 +79,16 @@ def spear(
 
     Dimitrov et al. 2024. A try draws units, one less than there are inputs, and takes
     the one mixture in which these have no share. If the same input left all of them
-    silent, it is this input's. That takes about 2^(B - 1) tries for an input: less than
-    a second of one core for sixteen, half a minute for twenty. Noise further on in the
+    silent, it is this input's. That takes about 2^(B - 1) tries for an input: tenths of
+    a second of one core for a dozen, seconds for sixteen, minutes for twenty. Noise further on in the
     network, such as PRECODE's, changes the shares and not their zeros. Nothing is found
     behind a sigmoid or behind noise on the gradient, or with hardly more units than
     inputs. Several local steps move the weights: the images may then come back, and
     none of them is certified.
 
     Args:
-        tries: how many at most, for each victim.
+        tries: how many at most, for each victim; by default 64 · 2^B, which hardly any
+            batch needs, but between 20 thousand and 2 million.
         layer: see `first_linear`.
         parameter: see `span`; the layer needs a bias.
         tolerance: what counts as zero, relative to the unit's other shares; by default
@@ -107,7 +108,8 @@ def spear(
     (4, True)
     """
     check_generator(generator)
-    check_count(tries, "tries")
+    if tries is not None:
+        check_count(tries, "tries")
     if tolerance is not None:
         check_range(tolerance, "tolerance", 0, open_low=True)
     mixtures = mixtures_of(observation, layer, parameter, with_bias=True)
@@ -116,7 +118,8 @@ def spear(
     results = []
     for part in _parts(observation, mixtures, tolerance):
         why = part.refusal(mixtures.most, tolerance is not None)
-        batch = _taken_apart(part, 0 if why else tries, generator, before_relu)
+        most = _enough_tries(part.rank) if tries is None else tries
+        batch = _taken_apart(part, 0 if why else most, generator, before_relu)
         certified = batch.fits & part.is_whole & stayed
         why = why or _shortfall(batch, certified, mixtures.most, stayed)
         inputs = batch.inputs.to(part.source)
@@ -125,6 +128,10 @@ def spear(
         counts = part.rank, batch.num_found, batch.num_tries
         results.append(Unmixed(images, certified, shares, *counts, why))
     return results
+
+
+def _enough_tries(rank: int) -> int:
+    return min(max(20_000, 64 * 2**rank), 2_000_000)
 
 
 @dataclass(frozen=True)
