@@ -170,6 +170,14 @@ WRONG = {
         lambda dW, db: torch.zeros(0, dW.shape[1]),
         lambda dW, db: [],
     ],
+    "ten_in_a_batch.kept": [
+        lambda L, Q: ((L @ Q).abs() <= 1e-6).double().mean(0) >= 1 / 3,
+        lambda L, Q: [True] * Q.shape[1],
+    ],
+    "ten_in_a_batch.unmix": [
+        lambda L, R, Q, g_b: solution("ten_in_a_batch.unmix")(L, R, Q, g_b.abs()),
+        lambda L, R, Q, g_b: torch.linalg.inv(Q / Q.norm(dim=0)) @ R,
+    ],
     "federated_learning.masked": [other_triangle, lambda messages, masks: messages],
     "federated_learning.fedavg": [unweighted],
     "transformations.outcomes": [

@@ -106,6 +106,34 @@ def counts_in_doubles(g, p, B):
     return counts
 
 
+# ten_in_a_batch
+
+
+def kept_by_loops(L, Q):
+    rows = [row / row.norm() for row in L if row.norm() > 1e-9 * L.norm(dim=1).max()]
+    kept = []
+    for q in Q.T:
+        zeros = sum(abs(float(row @ q / q.norm())) <= 1e-6 for row in rows)
+        kept.append(3 * zeros >= len(rows))
+    return kept
+
+
+def kept_in_numpy(L, Q):
+    rows = L[np.linalg.norm(L, axis=1) > 1e-9 * np.linalg.norm(L, axis=1).max()]
+    sizes = np.outer(np.linalg.norm(rows, axis=1), np.linalg.norm(Q, axis=0))
+    return (np.abs(rows @ Q) <= 1e-6 * sizes).mean(0) >= 1 / 3
+
+
+def unmixed_by_pseudoinverse(L, R, Q, g_b):
+    c = np.linalg.pinv(L @ Q) @ g_b
+    return np.diag(1 / c) @ np.linalg.inv(Q) @ R
+
+
+def unmixed_by_shares(L, R, Q, g_b):
+    c = torch.linalg.pinv(L @ Q) @ g_b
+    return list(torch.linalg.pinv(L @ Q * c) @ (L @ R))
+
+
 # federated_learning
 
 
@@ -952,6 +980,8 @@ RIGHT = {
         in_numpy(counts_by_brute_force),
         in_numpy(counts_in_doubles),
     ],
+    "ten_in_a_batch.kept": [kept_by_loops, in_numpy(kept_in_numpy)],
+    "ten_in_a_batch.unmix": [in_numpy(unmixed_by_pseudoinverse), unmixed_by_shares],
     "federated_learning.fedavg": [in_numpy(fedavg_in_numpy), fedavg_by_autograd],
     "federated_learning.masked": [
         in_numpy(masked_by_einsum),
