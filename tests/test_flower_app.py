@@ -52,6 +52,15 @@ def blocks() -> list[list[str]]:
     return [block.splitlines() for block in found]
 
 
+def test_the_chapter_shows_the_commands_of_readme():
+    chapter = ROOT / "book" / "beyond" / "real_federation.ipynb"
+    cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    (shown,) = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    start, run, *_ = blocks()
+    assert re.sub(r" \\\n +", " ", shown).splitlines() == [*start, *run]
+
+
 def picture_in(folder: Path, server_round: int) -> torch.Tensor:
     """The saved picture (3, 32, 32) in [0, 1]: it is enlarged eightfold."""
     levels = np.asarray(Image.open(folder / f"round-{server_round}.png"))

@@ -13,7 +13,7 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """One round; with local DP the answer is clipped and blurred before it leaves."""
+    """One round; local DP blurs the answer before it leaves."""
 
     def answer(message: Message, context: Context) -> Message:
         return client(message, context).train(message)

@@ -24,7 +24,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train for some rounds; what the first answer of each told lies in `output`."""
+    """Train; what the first answer of each round told is kept."""
     config = context.run_config
     model, example = make_model(config), pictures_of(0)
     seen = Album(Path(str(config["output"])))
@@ -36,7 +36,8 @@ def main(grid: Grid, context: Context) -> None:
         image_shape=example.image_shape,
         normalisation=example.normalisation,
     )
-    strategy.start(grid, to_arrays(model), num_rounds=int(config["num-rounds"]))
+    rounds = int(config["num-rounds"])
+    strategy.start(grid, to_arrays(model), num_rounds=rounds)
     seen.close()
 
 

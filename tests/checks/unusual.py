@@ -669,6 +669,38 @@ def picture_by_a_loop(dW, db, W, b, lr, decay, steps):
     return rows.mT @ slopes / slopes.square().sum()
 
 
+# real_federation
+
+
+def gradients_by_loops(sent, back, names, lr):
+    found = {}
+    for name in sorted(names, reverse=True):
+        found[name] = np.asarray(sent[name] - back[name]) / lr
+    return found
+
+
+def gradients_as_lists(sent, back, names, lr):
+    return {name: (1 / lr * (sent[name] - back[name])).tolist() for name in names}
+
+
+def blurred_in_one_vector(sent, back, norm, noise):
+    """Clipped as the one long vector that it is."""
+    both = [torch.cat([r[name].flatten() for name in sent]) for r in (sent, back)]
+    long = torch.renorm((both[1] - both[0])[None], 2, 0, norm)[0]
+    parts = long.split([value.numel() for value in sent.values()])
+    return {
+        name: sent[name] + noise[name] + part.view_as(sent[name])
+        for name, part in zip(sent, parts, strict=True)
+    }
+
+
+def blurred_in_numpy(sent, back, norm, noise):
+    move = {n: np.asarray(back[n]) - np.asarray(sent[n]) for n in back}
+    length = np.linalg.norm([np.linalg.norm(each) for each in move.values()])
+    move = {n: each / max(1.0, length / norm) for n, each in move.items()}
+    return {n: move[n] + np.asarray(sent[n]) + np.asarray(noise[n]) for n in move}
+
+
 # judging
 
 
@@ -1038,6 +1070,8 @@ RIGHT = {
     "audit.signs": [in_numpy(signs_by_parts), signs_by_copysign],
     "real_client.gradient": [in_numpy(step_undone), step_undone_by_lists],
     "real_client.picture": [in_numpy(picture_by_all_rows), picture_by_a_loop],
+    "real_federation.gradients": [gradients_by_loops, gradients_as_lists],
+    "real_federation.blurred": [blurred_in_one_vector, blurred_in_numpy],
     "judging.verdict": [verdict_by_shares, verdict_in_arrays],
     "judging.to_match": [matched_by_loops, matched_by_norms],
     "cheating_server.read": [in_numpy(bins_by_a_matrix), bins_by_loops],
