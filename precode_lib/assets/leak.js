@@ -62,6 +62,7 @@
   }
 
   const SUCCESS = 0.6;
+  const HOW_TO_DRAW = "Draw on the white picture: with a finger, a mouse, or the arrow keys. The space bar lifts and lowers the pen.";
 
   // What to notice in this state.
   function notice({ sigma, pruned, precode, batch }, { alone, ssim, speaks, single }, width) {
@@ -96,6 +97,7 @@
     const notes = find("notice"), status = root.querySelector("[role=status]");
     const shots = await Promise.all(config.photos.map((one) => leaky.drawn(one, size)));
     const hired = leaky.hire({ leak });
+    let drawing = false, empty = false; // on a sheet of paper, before the first stroke
     let mine = shots[0], draws = 0, speaking = null, name = config.names[0];
     const state = leaky.controls(root, config.axes, () => compute());
     const precode = find("precode"), menu = find("photo");
@@ -118,13 +120,14 @@
       value(1).textContent = answer.speaks
         ? (Math.round(100 * mean) / 100 + 0).toFixed(2) : "none";
       find("kl").textContent = asked.precode ? `KL ${answer.kl.toFixed(1)} nats` : "";
-      notes.textContent = notice(asked, answer, width);
+      notes.textContent = drawing && empty ? HOW_TO_DRAW : notice(asked, answer, width);
       own.canvas.setAttribute("aria-label", `What the client has: ${name}`);
       server.canvas.setAttribute("aria-label", `What the server computes, SSIM ${value(1).textContent}`);
       root.dataset.shown = Number(root.dataset.shown ?? 0) + 1;
       clearTimeout(speaking); // spoken when the slider rests
       speaking = setTimeout(() => {
-        status.textContent = `SSIM ${value(1).textContent}. ${notes.textContent}`;
+        status.textContent = drawing && empty ? HOW_TO_DRAW
+          : `SSIM ${value(1).textContent}. ${notes.textContent}`;
       }, 500);
     }
 
@@ -180,11 +183,11 @@
     const draw = find("draw"), paper = document.createElement("canvas");
     paper.width = paper.height = size;
     const ink = paper.getContext("2d", { willReadFrequently: true });
-    let drawing = false, at = null, down = false;
+    let at = null, down = false;
     function stopDrawing() {
       if (!drawing) return;
       drawing = false;
-      own.canvas.classList.remove("precode-paper");
+      own.canvas.classList.remove("precode-paper", "precode-empty");
       own.canvas.removeAttribute("tabindex");
       draw.setAttribute("aria-pressed", "false");
     }
@@ -195,17 +198,20 @@
       ink.fillStyle = "#fff";
       ink.fillRect(0, 0, size, size);
       Object.assign(ink, { lineWidth: size / 14, lineCap: "round", lineJoin: "round", strokeStyle: "#1d3f72" });
-      own.canvas.classList.add("precode-paper");
+      empty = true;
+      own.canvas.classList.add("precode-paper", "precode-empty");
       own.canvas.tabIndex = 0;
       draw.setAttribute("aria-pressed", "true");
       at = [size / 2, size / 2];
       down = false;
       menu.value = "own";
       take(leaky.pixels(paper, size), "your drawing");
-      refuse("Draw on the left picture: with a finger, a mouse, or the arrow keys. The space bar lifts and lowers the pen.");
+      refuse(HOW_TO_DRAW);
       own.canvas.focus({ preventScroll: true });
     });
     function line(to) {
+      empty = false;
+      own.canvas.classList.remove("precode-empty");
       ink.beginPath();
       ink.moveTo(...at);
       ink.lineTo(to[0] + 0.01, to[1]); // a line of no length would leave no dot

@@ -437,3 +437,35 @@ def test_the_engine_stays_small_and_brings_its_own_source(page):
       return other.numbers(7).uniform(3).join() === leaky.numbers(7).uniform(3).join();
     }"""
     assert page.evaluate(again)
+
+
+def test_weights_are_drawn_in_slices_between_which_others_are_heard(page):
+    watched = """() => {
+      const e = leaky, stream = e.numbers(3), drawn = [];
+      const spec = { image: [3, 32, 32], layers: ["linear 64", "relu", "linear 10"] };
+      let slice = 0;
+      const noted = { ...stream, fillWithin(bound, out) {
+        slice += out.length;
+        return stream.fillWithin(bound, out);
+      } };
+      const steps = e.growing(spec, noted);
+      let step = steps.next();
+      for (; !step.done; step = steps.next()) { drawn.push(slice); slice = 0; }
+      const whole = e.network(spec, e.numbers(3));
+      return { drawn, left: slice, same: step.value.params.every((each, p) =>
+        each.every((v, i) => v === whole.params[p][i])) };
+    }"""
+    answer = page.evaluate(watched)
+    assert sum(answer["drawn"]) == 64 * 3073 + 10 * 65
+    assert max(answer["drawn"]) <= 16_384 and answer["left"] == 0
+    assert len(answer["drawn"]) >= 12
+    assert answer["same"]
+
+
+def test_pictures_are_placed_by_the_nearest_pairs(page):
+    answer = """() => {
+      const own = [0, 1, 5].map(v => [v, v]), found = [0.9, 0.8].map(v => [v, v]);
+      return leaky.placed(found, own);
+    }"""
+    # 0.9 is nearest to 1, and 0.8 has to take what is left and nearest to it.
+    assert page.evaluate(answer) == [[0.8, 0.8], [0.9, 0.9], None]

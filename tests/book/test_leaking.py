@@ -276,6 +276,23 @@ def test_a_finger_and_a_mouse_draw(figure):
     assert "drawing" in page.locator(".precode-paper").get_attribute("aria-label")
 
 
+def test_empty_paper_says_how_to_draw_until_there_is_ink(figure):
+    page = figure(has_touch=True, viewport=PHONE)
+    before = count(page)
+    page.locator("[data-part=draw]").tap()
+    answered(page, before)
+    page.wait_for_timeout(700)  # when a slider that rests is spoken
+    assert "with a finger" in said(page)
+    assert page.locator("[role=status]").inner_text() == said(page)
+    box = page.locator(".precode-paper").bounding_box()
+    assert box["width"] > 250  # a finger needs room
+    before = count(page)
+    page.touchscreen.tap(box["x"] + 90, box["y"] + 90)
+    answered(page, before)
+    assert "with a finger" not in said(page)
+    assert page.locator(".precode-empty").count() == 0
+
+
 def test_the_arrow_keys_draw(figure):
     page = figure()
     page.locator("[data-part=draw]").press("Enter")
