@@ -135,6 +135,13 @@ def test_a_week_at_home_takes_what_the_guide_says():
     assert f"at home {min(weeks)} to {max(weeks)} minutes" in GUIDE
 
 
+def test_a_further_week_takes_as_long_as_the_guide_says():
+    weeks = [_work(row) for _, row in _rows("## Three weeks more", r"[ABC], [^|]+")]
+    assert len(weeks) == 3
+    least, most = re.search(r"They take (\d+) to (\d+) minutes", GUIDE).groups()
+    assert (int(least), int(most)) == (min(weeks), max(weeks))
+
+
 def test_the_zip_for_students_has_the_exercises_and_no_solutions(tmp_path):
     (command,) = re.findall(r"^  git archive --output=course\.zip (.*)$", GUIDE, re.M)
     excluded = re.findall(r'":\(exclude\)(\S+)"', command)
