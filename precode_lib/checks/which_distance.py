@@ -169,7 +169,7 @@ def clipped(text, generator):
         "leaves the cosine; that who knows the length C clips the guess as well; that "
         "a gradient shorter than C comes as it is, so that then its length counts; "
         "that clipping each layer by itself gives each layer its own factor; and, "
-        "if noise was added, that it is the noise that decides between squares and sizes.",
+        "if noise was added, that the noise decides between squares and sizes.",
         mistakes=[
             '"clipping is noise": it draws nothing; known, it can be repeated.',
             '"always the cosine": a length that was not clipped does tell something.',
