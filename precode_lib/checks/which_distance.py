@@ -14,7 +14,7 @@ from precode_lib.marking import (
     open_question,
 )
 
-NOTEBOOKS_USE: list[str] = []
+NOTEBOOKS_USE = []
 
 # Of the exercise by hand: what was shared, two candidates, and both noises' size.
 SHARED = torch.tensor([0.0, 0.0, 0.0, 3.0])
