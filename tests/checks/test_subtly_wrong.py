@@ -252,6 +252,17 @@ WRONG = {
         then("audit.leaking", lambda names: [*names, *sorted(names)[:1]]),
     ],
     "audit.signs": [torch.sign, then("audit.signs", lambda sent: sent.abs())],
+    "which_distance.outside_the_cell": [
+        lambda guess, shared, step: ((guess - shared) / step).round().square().sum(1),
+        then("which_distance.outside_the_cell", lambda values: values.sqrt()),
+    ],
+    "which_distance.mixture": [
+        lambda guess, shared, ratio, scale: torch.minimum(
+            shared.abs() / scale - math.log(ratio),
+            (shared - guess).abs() / scale - math.log(1 - ratio),
+        ).sum(1),
+        then("which_distance.mixture", lambda values: values - values.min()),
+    ],
     "evidence.highest_rate": [lambda victims: 3 / victims, two_sided],
 }
 

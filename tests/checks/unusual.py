@@ -1004,6 +1004,35 @@ def signs_by_copysign(gradient):
     return torch.copysign(size, gradient) * (gradient != 0)
 
 
+# which_distance
+
+
+def cells_by_clamping(guess, shared, step):
+    """How far the guess is from the nearest point of its cell."""
+    nearest = guess.clamp(shared - step / 2, shared + step / 2)
+    return ((guess - nearest) / step).norm(dim=1) ** 2
+
+
+def cells_by_loops(guess, shared, step):
+    rows = zip(guess.tolist(), shared.tolist(), strict=True)
+    return [
+        sum(max(0, abs(x - y) / step - 0.5) ** 2 for x, y in zip(*row, strict=True))
+        for row in rows
+    ]
+
+
+def mixture_by_logsumexp(guess, shared, ratio, scale):
+    logs = torch.tensor([ratio, 1 - ratio], dtype=torch.float64).log()
+    sizes = torch.stack([shared, shared - guess], -1).double().abs() / scale
+    return -(logs - sizes).logsumexp(-1).sum(1)
+
+
+def mixture_in_numpy(guess, shared, ratio, scale):
+    alone = np.log(ratio) - np.abs(shared) / scale
+    below = np.log1p(-ratio) - np.abs(shared - guess) / scale
+    return -np.logaddexp(alone, below).sum(1)
+
+
 RIGHT = {
     "what_a_gradient_knows.closed_form": [in_numpy(mean_of_rows), first_row_in_lists],
     "what_a_gradient_knows.label": [only_negative, by_loop],
@@ -1085,6 +1114,8 @@ RIGHT = {
         label_by_products,
     ],
     "is_it_safe.seen_alone": [alone_by_loops, in_numpy(alone_by_unique)],
+    "which_distance.outside_the_cell": [cells_by_clamping, cells_by_loops],
+    "which_distance.mixture": [mixture_by_logsumexp, in_numpy(mixture_in_numpy)],
     "placement.before_the_noise": [names_by_loop, names_by_index],
     "placement.without_bias": [in_numpy(brightest_by_mean), brightest_by_svd],
     "training.loss": [in_numpy(loss_in_numpy), loss_by_pictures],
