@@ -62,7 +62,7 @@ def gradient_of_step(
         )
     optimizer = local.started([_nothing()])
     (options,) = optimizer.param_groups
-    _check_buffer(momentum_buffer, options)
+    _check_buffer(momentum_buffer, options, observation)
     weights, past = _weights(observation), momentum_buffer or {}
     undone = {}
     for name, term in observation.shared.items():
@@ -95,13 +95,22 @@ def _of_adam(step: Tensor, eps: float) -> Tensor:
 
 
 def _check_buffer(
-    momentum_buffer: Mapping[str, Tensor] | None, options: dict[str, Any]
+    momentum_buffer: Mapping[str, Tensor] | None,
+    options: dict[str, Any],
+    observation: Observation,
 ) -> None:
-    if momentum_buffer is not None and not options.get("momentum"):
+    if momentum_buffer is None:
+        return
+    if not options.get("momentum"):
         raise ValueError(
             "momentum_buffer is of SGD with momentum; this client's steps have none, "
             "or are Adam's, of which only the first can be undone."
         )
+    for name in observation.shared:
+        if name not in momentum_buffer:
+            raise ValueError(
+                f"momentum_buffer has nothing of {name!r}, which was sent."
+            )
 
 
 def _local_of(observation: Observation) -> LocalTraining:

@@ -1,5 +1,6 @@
 """Weight decay, momentum and Adam: what an update still says about its gradients."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from precode_lib.attacks import (
     without_decay,
 )
 from precode_lib.federated import LocalTraining, observe
+from precode_lib.gradients import Gradients
 
 DECAYING = partial(SGD, weight_decay=0.05)
 
@@ -78,12 +80,15 @@ def test_a_single_step_gives_its_gradient_back(optimizer):
     assert_gradient(undone, images, labels, **close)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_of_the_round_before_is_taken_away_if_it_is_known(nesterov):
+@pytest.mark.parametrize(
+    ("nesterov", "dampening"), [(False, 0.0), (False, 0.3), (True, 0.0)]
+)
+def test_momentum_of_the_round_before_is_taken_away_if_it_is_known(nesterov, dampening):
     """Torch's own optimizer keeps its buffer; the server moves the weights between."""
     images, labels = pictures()
     model = net()
     options = {"momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.05}
+    options["dampening"] = dampening
     optimizer = SGD(model.parameters(), lr=0.05, **options)
     F.cross_entropy(model(images[0]), labels[0]).backward()
     optimizer.step()
@@ -101,22 +106,13 @@ def test_momentum_of_the_round_before_is_taken_away_if_it_is_known(nesterov):
 
     local = LocalTraining(1, lr=0.05, optimizer=partial(SGD, **options))
     seen = observe(told, images[1:2], labels[1:2], local=local)
-    sent = seen.shared.dense().map(lambda g: g)
-    seen = _sending(seen, {n: moved[n] for n in sent})
+    seen = replace(seen, shared=Gradients({n: moved[n] for n in seen.shared}))
     assert_gradient(
         gradient_of_step(seen, momentum_buffer=buffer), images[1:2], labels[1:2]
     )
     wrong = gradient_of_step(seen).shared["1.weight"]
     truth = true_gradient(told, images[1:2], labels[1:2])["1.weight"]
     assert (wrong - truth).norm() > 0.1 * truth.norm()
-
-
-def _sending(seen, moved):
-    from dataclasses import replace
-
-    from precode_lib.gradients import Gradients
-
-    return replace(seen, shared=Gradients(moved))
 
 
 def worst_error(found, images):
@@ -184,6 +180,12 @@ def test_in_single_precision_adam_hides_what_is_far_above_eps():
         (
             lambda: gradient_of_step(heard(SGD)[2], momentum_buffer={}),
             "SGD with momentum",
+        ),
+        (
+            lambda: gradient_of_step(
+                heard(partial(SGD, momentum=0.9))[2], momentum_buffer={}
+            ),
+            "nothing of '1.weight'",
         ),
         (
             lambda: gradient_of_step(observe(net(), *pictures())),
