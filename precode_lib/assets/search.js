@@ -1,7 +1,7 @@
 // Searches that run while one watches: one lane each, with a worker of its own.
 (() => {
   // The client sends, the attacker searches: a step after the other.
-  function* search(e, input) {
+  function* steps(e, input) {
     const { net: spec, seed, start, mean, std, pixels, label, sigma, factor, recipe } = input;
     const size = spec.image[1], area = size * size, each = Array(3).fill(0);
     const net = yield* e.growing(spec, e.numbers(seed));
@@ -77,8 +77,8 @@
       values: [...panels[i].panel.querySelectorAll("dd")], hired: null, latest: null }));
     const run = find("run"), reached = find("reached"), svg = root.querySelector(".precode-curve");
     const menu = find("photo"), file = find("file");
-    let mine = shots[0], label = config.labels[0], start = config.seed + 2;
-    let phase = "still", timer = null;
+    let pixels = shots[0], label = config.labels[0], start = config.seed + 2;
+    let phase = "still", timer = null, begun = 0;
     const state = leaky.controls(root, config.axes, () => phase !== "still" && begin());
 
     const say = (text) => { reached.textContent = text; };
@@ -117,36 +117,44 @@
       }, now ? 0 : calm.matches ? 1000 : 60);
     }
 
+    // A lane at a time, for each may need a worker, and the page has to answer in between.
     function begin() {
+      const round = ++begun;
       status.textContent = "";
-      own.place();
-      own.show([mine]);
       for (const lane of lanes) {
-        if (!lane.hired) lane.place();
-        lane.hired ??= leaky.hire({ search });
+        lane.hired?.drop("search");
         Object.assign(lane, { line: [], latest: null });
-        const set = (word) => {
-          const [kind, k, beta] = word.split(" ");
-          return kind === "precode" ? `precode ${state.k ?? k} ${state.beta ?? beta}` : word;
-        };
-        const net = { ...lane.net, layers: lane.net.layers.map(set) };
-        const recipe = { ...lane.recipe, steps: config.steps };
-        if (state.distance) recipe.distance = state.distance;
-        lane.hired.ask("search", "search", { net, recipe, seed: config.seed, start,
-          mean: config.mean, std: config.std, pixels: mine, label,
-          sigma: state.sigma ?? 0, factor: state.factor ?? 1, scale: state.scale ?? 1 },
-        (answer) => {
-          if (!answer) return;
-          lane.line.push(answer.objective);
-          lane.latest = { ...answer, ssim: answer.ssim ?? lane.latest.ssim };
-          draw();
-        });
+        setTimeout(() => round === begun && search(lane));
       }
+      own.place();
+      own.show([pixels]);
       turn("running");
     }
 
-    function take(pixels, of) {
-      mine = pixels;
+    function search(lane) {
+      if (!lane.hired) lane.place();
+      lane.hired ??= leaky.hire({ search: steps });
+      lane.hired.rest(phase === "paused");
+      const set = (word) => {
+        const [kind, k, beta] = word.split(" ");
+        return kind === "precode" ? `precode ${state.k ?? k} ${state.beta ?? beta}` : word;
+      };
+      const net = { ...lane.net, layers: lane.net.layers.map(set) };
+      const recipe = { ...lane.recipe, steps: config.steps };
+      if (state.distance) recipe.distance = state.distance;
+      lane.hired.ask("search", "search", { net, recipe, seed: config.seed, start,
+        mean: config.mean, std: config.std, pixels, label,
+        sigma: state.sigma ?? 0, factor: state.factor ?? 1, scale: state.scale ?? 1 },
+      (answer) => {
+        if (!answer) return;
+        lane.line.push(answer.objective);
+        lane.latest = { ...answer, ssim: answer.ssim ?? lane.latest.ssim };
+        draw();
+      });
+    }
+
+    function take(chosen, of) {
+      pixels = chosen;
       label = of;
       begin();
     }

@@ -1,7 +1,9 @@
 """Figures that compute in the page itself, without kernel or network.
 
 Python draws their first picture, which also stays where no script runs and on paper;
-assets/engine.js draws the same network, by `numbers`, and goes on from there.
+assets/engine.js draws the same network, by `numbers`, and goes on from there. In a
+running notebook it is the same script that computes, in the cell's output; where the
+notebook is not trusted, JupyterLab shows the first picture.
 """
 
 import json
@@ -50,7 +52,9 @@ class PageFigure:
             "JavaScript: it computes in this page.</p></noscript>",
             caption=caption,
             classes="precode-live-page",
-            attributes=f' data-{kind}="{escape(written)}"',
+            # JupyterLab takes keys from whatever does not carry this mark.
+            attributes=f' data-lm-suppress-shortcuts="true" '
+            f'data-{kind}="{escape(written)}"',
         )
         scripts = "\n".join(
             map(_asset, ("engine.js", "pictures.js", "shell.js", f"{kind}.js"))
