@@ -6,6 +6,7 @@ and `cheating` another threat model: a server that changes the model.
 """
 
 from precode_lib.attacks.batch_norms import (
+    Moments,
     batch_statistics,
     running_statistics,
     statistics_prior,
@@ -120,6 +121,7 @@ __all__ = [
     "Leaked",
     "Likeliest",
     "Membership",
+    "Moments",
     "Recipe",
     "Reconstruction",
     "Search",
