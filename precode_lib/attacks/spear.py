@@ -120,7 +120,7 @@ def spear(
         why = part.refusal(mixtures.most, tolerance is not None)
         most = _enough_tries(part.rank) if tries is None else tries
         batch = _taken_apart(part, 0 if why else most, generator, before_relu)
-        certified = batch.fits & part.is_whole & stayed
+        certified = batch.fits & (part.is_whole and stayed and tolerance is None)
         why = why or _shortfall(batch, certified, mixtures.most, stayed)
         inputs = batch.inputs.to(part.source)
         images, _ = mixtures.as_images(inputs, observation)
@@ -222,7 +222,8 @@ def _parts(
     span = span_of(mixtures)
     rows = coordinates_in(mixtures.matrices, span.basis)
     bias = dense(observation.shared[mixtures.bias])
-    rounding = _rounding(observation, mixtures.weight, rows)
+    steady = _steady(observation, mixtures.weight)
+    rounding = _rounding(rows, steady)
     for v, rank in enumerate(span.rank.tolist()):
         basis = span.basis[v, :rank].cpu().double()
         left, values, right = torch.linalg.svd(
@@ -236,22 +237,27 @@ def _parts(
             values[:, None] * (right @ basis),
             bias[v].cpu().double(),
             room,
-            _is_whole(mixtures.matrices, span, v, rounding),
+            _is_whole(mixtures.matrices, span, v, steady),
             bias,
         )
 
 
-def _rounding(observation: Observation, weight: str, rows: Tensor) -> Tensor:
+def _steady(observation: Observation, weight: str) -> float:
+    """How large what cancelled was: an update is a small difference of weights."""
+    if observation.local is None:
+        return 0.0
+    before = observation.model.get_parameter(weight).detach()
+    return before.square().mean().sqrt().item()
+
+
+def _rounding(rows: Tensor, steady: float) -> Tensor:
     """How far rounding may move each unit's row, in one coordinate: (V, M)."""
     size = rows.norm(dim=2)
-    size = size + size.square().mean(1, keepdim=True).sqrt()  # of those near zero
-    if observation.local is not None:  # a difference of weights, rounded as they are
-        before = observation.model.get_parameter(weight).detach()
-        size = size + before.square().mean().sqrt().to(size)
-    return _ROUNDING * torch.finfo(rows.dtype).eps * size
+    others = size.square().mean(1, keepdim=True).sqrt()  # for rows near zero
+    return _ROUNDING * torch.finfo(rows.dtype).eps * (size + others + steady)
 
 
-def _is_whole(term: Term, span: Span, victim: int, rounding: Tensor) -> bool:
+def _is_whole(term: Term, span: Span, victim: int, steady: float) -> bool:
     """Whether nothing but rounding lies outside the span."""
     if isinstance(term, Outer):
         if term.left.shape[1] <= span.basis.shape[1]:
@@ -259,8 +265,8 @@ def _is_whole(term: Term, span: Span, victim: int, rounding: Tensor) -> bool:
         term = term.dense()
     matrix, basis = term[victim].flatten(1), span.basis[victim]
     outside = matrix - (matrix @ basis.mT) @ basis
-    allowed = rounding[victim].norm() * max(1, matrix.shape[1] ** 0.5)
-    return bool(outside.norm() <= allowed)
+    size = matrix.norm() + steady * matrix.numel() ** 0.5
+    return bool(outside.norm() <= _ROUNDING * torch.finfo(matrix.dtype).eps * size)
 
 
 def _taken_apart(

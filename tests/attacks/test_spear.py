@@ -239,6 +239,17 @@ def test_behind_noise_nothing_is_certified(std):
     assert not tolerant.certified.any()
 
 
+def test_noise_as_faint_as_many_roundings_is_no_rounding():
+    images, labels = victims(8)
+    for std in (1e-6, 1e-5):
+        pair = images.float(), labels
+        seen = seen_of(net(256).float(), pair, defense=gaussian(std))
+        (found,) = spear(seen, generator=seeded())
+        assert "noise, or another defense" in found.why
+        (tolerant,) = spear(seen, generator=seeded(), tolerance=0.003, tries=3000)
+        assert not tolerant.certified.any()
+
+
 def test_who_allows_for_faint_noise_gets_close():
     pair = victims(4)
     seen = seen_of(net(256), pair, defense=gaussian(1e-6))
