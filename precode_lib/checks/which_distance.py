@@ -1,20 +1,29 @@
 """Markers for the exercises on distances that belong to a noise."""
 
+from functools import partial
 from math import log
 
 import torch
 from torch import Tensor
 
 from precode_lib.attacks.likelihoods import rounding_distance
+from precode_lib.defenses import (
+    add_laplace_noise,
+    add_noise,
+    prune_at_random,
+    quantise,
+)
 from precode_lib.gradients import Gradients
 from precode_lib.marking import (
     exercise,
+    expect_choice,
     expect_close,
     expect_number,
     open_question,
 )
 
-NOTEBOOKS_USE = []
+NOTEBOOKS_USE = ["DISTANCES", "own_and_shared"]
+DISTANCES = ["squared", "absolute", "mixture", "coin"]
 
 # Of the exercise by hand: what was shared, two candidates, and both noises' size.
 SHARED = torch.tensor([0.0, 0.0, 0.0, 3.0])
@@ -158,6 +167,50 @@ def mixture(learner, generator):
 def _mixture(alone: Tensor, below: Tensor, ratio: float) -> Tensor:
     parts = log(ratio) - alone, log(1 - ratio) - below
     return -torch.logaddexp(*parts).sum(1)
+
+
+def own_and_shared(client: str) -> tuple[Tensor, Tensor]:
+    """What a client computed, and what came of it: 5,000 entries each."""
+    generator = torch.Generator().manual_seed(3)
+    own = Gradients({"g": torch.randn(1, 5000, generator=generator)})
+    shared = _NOISES[client](own, generator=generator)
+    return own["g"][0], shared["g"][0]
+
+
+def _prune_then_add(gradients: Gradients, generator: torch.Generator) -> Gradients:
+    pruned = prune_at_random(gradients, 0.5, generator=generator)
+    return add_noise(pruned, 0.5, generator=generator)
+
+
+_NOISES = {
+    "A": partial(add_laplace_noise, std=0.5),
+    "B": _prune_then_add,
+    "C": partial(quantise, bits=3),
+    "D": partial(add_noise, std=0.5),
+}
+
+
+@exercise
+def nobody_told(a, b, c, d, generator):
+    """Compare with the noises that were drawn."""
+    right = {"A": "absolute", "B": "mixture", "C": "coin", "D": "squared"}
+    looks = {
+        "A": "its differences have more outliers than a Gaussian of the same spread: "
+        "how many are beyond three standard deviations?",
+        "B": "plot what was shared against its own numbers: what of those that were "
+        "large and came as nearly nothing?",
+        "C": "how many different numbers came?",
+        "D": "no number is special, and hardly a difference is beyond three standard "
+        "deviations.",
+    }
+    for client, came in zip(right, (a, b, c, d), strict=True):
+        others = set(DISTANCES) - {right[client]}
+        expect_choice(
+            came,
+            right[client],
+            dict.fromkeys(others, looks[client]),
+            what=f"the distance for client {client}",
+        )
 
 
 @exercise

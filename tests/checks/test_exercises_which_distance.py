@@ -112,6 +112,38 @@ def test_a_wrong_mixture_is_told_which_part(learner, hint):
     assert_refused(check.mixture, learner, hint=hint)
 
 
+NOISES = ("absolute", "mixture", "coin", "squared")
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "hint"),
+    [
+        (0, "squared", "more outliers than a Gaussian"),
+        (1, "absolute", "large and came as nearly nothing"),
+        (2, "mixture", "how many different numbers"),
+        (3, "absolute", "no number is special"),
+        (3, "cosine", 'one of "absolute", "coin"'),
+    ],
+)
+def test_a_wrong_noise_is_told_where_it_shows(place, wrong, hint):
+    assert_right(check.nobody_told, *NOISES)
+    answers = [*NOISES[:place], wrong, *NOISES[place + 1 :]]
+    assert_refused(check.nobody_told, *answers, hint=hint)
+
+
+def test_each_noise_shows_in_what_the_hints_ask_for():
+    pairs = {name: check.own_and_shared(name) for name in "ABCD"}
+    numbers = {name: len(came.unique()) for name, (_, came) in pairs.items()}
+    assert numbers["C"] == 7 and min(numbers[n] for n in "ABD") > 4000
+    differences = {name: came - own for name, (own, came) in pairs.items()}
+    beyond = {n: (d.abs() > 3 * d.std()).sum().item() for n, d in differences.items()}
+    assert beyond["A"] > 4 * beyond["D"] > 0
+    own, came = pairs["B"]
+    large = own.abs() > 2
+    lost = (came[large] - own[large]).abs() > came[large].abs()
+    assert 0.4 < lost.float().mean() < 0.6
+
+
 def test_the_open_question_is_handed_in_for_a_person():
     verdict = check.clipped.judge(SOLVED["clipped"][1][0])
     assert verdict.is_right and "clips the guess as well" in verdict.message
