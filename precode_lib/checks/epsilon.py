@@ -14,6 +14,7 @@ from precode_lib.marking import (
     expect_close,
     expect_number,
     expect_repeatable,
+    open_question,
 )
 
 NOTEBOOKS_USE = ["NOISES", "SETTINGS", "hundred", "kept"]
@@ -216,4 +217,23 @@ def equal(m_whole, m_rare, better, times, generator):
             "a difference; asked for is how many times.": bounds["whole"]
             - bounds["rare"],
         },
+    )
+
+
+@exercise
+def whose_promise(text, generator):
+    """Leave the judgement to a person."""
+    return open_question(
+        text,
+        mentions="that the server has the updates before it adds the noise, so only "
+        "readers of the sums are meant; that the rounds of one client add up and are "
+        "no share of something; that the server knows who takes part; and that d, the "
+        "noise in units of the clipping norm, the sampling and the unit (a record, a "
+        "client) are missing.",
+        mistakes=[
+            '"0.6 is even better than 2": a client in thirty rounds has given away '
+            "more than in one.",
+            '"30 of 100 is a sampling rate": it hides who took part only from those '
+            "who do not know it.",
+        ],
     )

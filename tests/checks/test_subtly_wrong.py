@@ -243,6 +243,16 @@ WRONG = {
             sent, back, norm, {name: 0.99 * each for name, each in noise.items()}
         ),
     ],
+    "epsilon.bound": [
+        lambda kappa, m, T: solution("epsilon.bound")(kappa, m, max(T - 1, 1)),
+        then("epsilon.bound", lambda share: min(1.0, share + 1e-3)),
+    ],
+    "epsilon.posterior": [
+        then("epsilon.posterior", lambda p: p * 1.01),
+        lambda seen, gradients, C, m, prior: solution("epsilon.posterior")(
+            seen, gradients, C, m, prior.sqrt()
+        ),
+    ],
     "audit.highest": [
         lambda found, of: 1 - 0.05 ** (1 / of),
         lambda found, of: solution("audit.highest")(max(found - 1, 0), of),

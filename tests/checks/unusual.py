@@ -952,6 +952,38 @@ def highest_by_bisection(victims):
     return torch.tensor(low)
 
 
+# epsilon
+
+
+def bound_by_torch(kappa, m, T):
+    kappa = torch.tensor(kappa, dtype=torch.float64)
+    return torch.special.ndtr(torch.special.ndtri(kappa) + T**0.5 / m)
+
+
+def bound_by_half_the_distance(kappa, m, T):
+    """Two worlds, a line at the level κ, and the area right of it."""
+    world = statistics.NormalDist(T / m**2, T**0.5 / m)  # log ratios, 0 without
+    line = statistics.NormalDist(0, T**0.5 / m).inv_cdf(1 - kappa)
+    return 1 - world.cdf(line)
+
+
+def posterior_by_distributions(seen, gradients, C, m, prior):
+    lengths = gradients.norm(dim=1, keepdim=True)
+    sent = torch.where(lengths > C, C * gradients / lengths, gradients)
+    noise = torch.distributions.Normal(sent, m * C)
+    logs = noise.log_prob(seen).sum(1) + prior.log()
+    return (logs - logs.logsumexp(0)).exp()
+
+
+def posterior_in_numpy(seen, gradients, C, m, prior):
+    logs = []
+    for gradient, before in zip(gradients, prior, strict=True):
+        sent = gradient * min(1, C / np.linalg.norm(gradient))
+        logs.append(np.log(before) + (seen @ sent - sent @ sent / 2) / (m * C) ** 2)
+    weights = np.exp(np.array(logs) - max(logs))
+    return weights / weights.sum()
+
+
 # audit
 
 
@@ -1090,6 +1122,11 @@ RIGHT = {
     ],
     "attacking.match": [in_numpy(match_by_pinv), match_by_steps],
     "attacking.find": [found_by_the_joint_attack, found_one_by_one],
+    "epsilon.bound": [bound_by_torch, bound_by_half_the_distance],
+    "epsilon.posterior": [
+        in_numpy(posterior_in_numpy),
+        posterior_by_distributions,
+    ],
     "audit.rule": [
         "certified >= 1 or 0.1 < asr",
         "not (asr <= 0.1 and certified == 0)",
