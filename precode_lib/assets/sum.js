@@ -59,7 +59,7 @@
   function notice(count, alone, searched) {
     if (count === 1) return "A sum of one hides nothing: every row is the picture times one number.";
     const rows = alone === count ? `A sum of ${count} hides nobody: each picture has units that no other one woke.`
-      : alone ? `${alone} of ${count} have units to themselves. Where several pictures meet, the division gives a mixture.`
+      : alone ? `${alone} of ${count} ${alone === 1 ? "has units to itself" : "have units to themselves"}. Where several pictures meet, the division gives a mixture.`
         : `No unit saw one picture alone: the rows give away nobody of ${count}.`;
     if (searched === null) return rows;
     if (searched > alone) return `${rows} The search, in the same sum, sees ${searched}.`;

@@ -182,8 +182,9 @@ def _notice(count: int, alone: int) -> str:
             "woke."
         )
     if alone:
+        have = "has units to itself" if alone == 1 else "have units to themselves"
         return (
-            f"{alone} of {count} have units to themselves. Where several pictures "
-            "meet, the division gives a mixture."
+            f"{alone} of {count} {have}. Where several pictures meet, the division "
+            "gives a mixture."
         )
     return f"No unit saw one picture alone: the rows give away nobody of {count}."

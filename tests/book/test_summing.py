@@ -138,7 +138,7 @@ def by_library(clients: int):
     )
     mixture = CROWD.normalisation.denormalise(divided.view(1, *pixels.shape[1:]))
     mixture = mixture.clamp(0, 1)
-    closest = (pixels - mixture).square().mean((1, 2, 3)).argmin()
+    closest = int((pixels - mixture).square().mean((1, 2, 3)).argmin())
     similar = score(pixels[[closest]], mixture).ssim.item()
     nearest = torch.cdist(rows, images.flatten(1)).argmin(1).tolist()
     return sorted(nearest), similar
