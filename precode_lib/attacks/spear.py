@@ -80,7 +80,7 @@ def spear(
     Dimitrov et al. 2024. A try draws units, one less than there are inputs, and takes
     the one mixture in which these have no share. If the same input left all of them
     silent, it is this input's. That takes about 2^(B - 1) tries for an input: tenths of
-    a second of one core for a dozen, seconds for sixteen, minutes for twenty. Noise
+    a second of one core for a dozen, seconds for sixteen, a minute for twenty. Noise
     further on in the network, such as PRECODE's, changes the shares and not their
     zeros. Nothing is found behind a sigmoid or behind noise on the gradient, or with
     hardly more units than inputs. Local steps move the weights: after a few the images
