@@ -6,7 +6,7 @@ the sum by up to 2 C instead of C. A function here says which one it is about.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from math import inf, sqrt
+from math import hypot, inf, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -198,7 +198,7 @@ def _power(
     if all(part.sample_rate == 1 for part in history):
         if any(part.noise_multiplier == 0 for part in history):
             return 1.0
-        apart = sqrt(sum(part.steps / part.noise_multiplier**2 for part in history))
+        apart = hypot(*(sqrt(part.steps) / part.noise_multiplier for part in history))
         return NormalDist().cdf(NormalDist().inv_cdf(kappa) + apart)
     curve = excesses(history, likelier_with=likelier_with)
     bounds = kappa * curve.epsilon.exp() + curve.excess
