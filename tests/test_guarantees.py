@@ -309,6 +309,16 @@ def test_a_delta_that_is_none_is_refused():
             promise_of([PrivateSteps(1.0)], delta=delta, kappa=0.1)
 
 
+def test_steps_cannot_be_taken_back():
+    rounds = [("ann", PrivateSteps(1.0, 0.1, 5)), ("ann", PrivateSteps(1.0, 0.1, -3))]
+    with pytest.raises(ValueError, match="steps must be at least 0"):
+        promises_by_client(rounds, delta=1e-5, kappa=0.1)
+    with pytest.raises(TypeError, match="a history is a list of PrivateSteps"):
+        promise_of(PrivateSteps(1.0), delta=1e-5, kappa=0.1)
+    with pytest.raises(ValueError, match="holds NaN"):
+        mse_without_prior(torch.full((1, 2), torch.nan), noise_multiplier=1.0)
+
+
 def test_rounding_over_very_many_steps_never_lowers_the_bound():
     # So faint and so many that they are one Gaussian step (Dong et al. 2022).
     sigma, rate, steps = 1e6, 0.5, 10**9

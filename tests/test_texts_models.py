@@ -73,3 +73,10 @@ def test_an_adapter_is_of_a_linear_layer():
         adapted(lenet(), "features.conv1")
     with pytest.raises(ValueError, match="rank must be at least 1"):
         Adapter(nn.Linear(3, 4), 0)
+
+
+def test_an_adapter_of_no_layer_is_refused():
+    with pytest.raises(ValueError, match="give the layers to adapt, such as of"):
+        adapted(writer(10))
+    with pytest.raises(ValueError, match="Did you mean 'query'"):
+        adapted(writer(10), "querry")

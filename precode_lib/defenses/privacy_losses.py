@@ -56,6 +56,11 @@ class Excesses(NamedTuple):
 def check_steps(history: Sequence[PrivateSteps]) -> None:
     """Refuse what is no DP-SGD."""
     for part in history:
+        if not isinstance(part, PrivateSteps):
+            raise TypeError(
+                "a history is a list of PrivateSteps(noise_multiplier, sample_rate, "
+                f"steps), got {part!r:.80} in it."
+            )
         check_range(part.noise_multiplier, "noise_multiplier", 0)
         check_range(part.sample_rate, "sample_rate", 0, 1, open_low=True)
         check_count(part.steps, "steps", 0)
