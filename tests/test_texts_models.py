@@ -37,6 +37,9 @@ def test_attention_is_that_of_torch():
 
 
 def test_weights_come_from_the_generator_alone():
+    before = torch.get_rng_state()
+    adapted(writer(10, generator=seeded()), "query", generator=seeded())
+    assert torch.equal(torch.get_rng_state(), before)
     one, other = (writer(30, generator=seeded(2)) for _ in range(2))
     for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q), name

@@ -14,6 +14,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from precode_lib.attacks.mixtures import in_box
 from precode_lib.attacks.observed import first_linear, named_layer
@@ -60,7 +61,8 @@ class Imprint(nn.Module):
     ):
         super().__init__()
         count, size = weight.shape
-        self.rows, self.back = nn.Linear(size, count), nn.Linear(count, 1, bias=False)
+        self.rows = skip_init(nn.Linear, size, count)
+        self.back = skip_init(nn.Linear, count, 1, bias=False)
         self.model = model
         with torch.no_grad():
             self.rows.weight.copy_(weight)

@@ -1,6 +1,7 @@
 """A small network for texts, and adapters that leave most of it as it is."""
 
 import copy
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,8 @@ def writer(
         check_count(value, name)
     if generator is not None:
         check_generator(generator)
-    model = Writer(num_words, width, length, tied=tied)
+    with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
+        model = Writer(num_words, width, length, tied=tied)  # filled below
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             pytorch_default(layer, generator)

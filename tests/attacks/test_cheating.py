@@ -306,3 +306,9 @@ def test_pictures_of_whole_numbers_are_refused():
     model = smlp(SHAPE, width=32, generator=seeded())
     with pytest.raises(TypeError, match="floating point"):
         imprint(model, torch.randint(255, (10, *SHAPE), generator=seeded()))
+
+
+def test_an_imprint_draws_nothing_from_the_global_generator():
+    before = torch.get_rng_state()
+    imprint(smlp(SHAPE, width=32, generator=seeded()), public(), rows=4)
+    assert torch.equal(torch.get_rng_state(), before)
