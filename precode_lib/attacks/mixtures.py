@@ -192,6 +192,9 @@ def unmix(rows: Tensor, directions: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
     """
     shares = rows @ directions.mT
     scale = torch.linalg.lstsq(shares, bias[:, None]).solution[:, 0]
+    kind = torch.finfo(scale.dtype)
+    least = (kind.eps * scale.abs().max()).clamp(min=kind.eps**2)
+    scale = scale.where(scale.abs() > least, least)  # nobody's direction
     return shares * scale, torch.linalg.inv(directions.mT * scale)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from precode_lib.attacks import Unmixed, spear
+from precode_lib.attacks.mixtures import unmix
 from precode_lib.bottleneck import with_precode
 from precode_lib.data import PHOTOS
 from precode_lib.defenses import dp_sgd_step
@@ -379,3 +380,9 @@ def test_a_result_says_in_one_line_what_it_found():
     assert repr(found) == (
         "Unmixed(2 images, 1 certified, 1,234 tries; one is a guess)"
     )
+
+
+def test_a_direction_that_the_bias_knows_nothing_of_is_no_end():
+    for bias in (torch.tensor([1.0, 0.0, 1.0]), torch.zeros(3)):
+        shares, inputs = unmix(torch.eye(3), torch.eye(3), bias)
+        assert shares.isfinite().all() and inputs.isfinite().all()
