@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
-from math import exp, inf, log, sqrt
+from math import exp, expm1, inf, log, sqrt
 from statistics import NormalDist
 
 import pytest
@@ -117,7 +117,7 @@ def test_a_better_guess_before_is_a_better_guess_after():
 
 def test_limits_of_the_bound_with_sampling():
     assert bound(0.01, steps=0) == 0.01
-    assert bound(0.01, noise_multiplier=1e7) == pytest.approx(0.01, rel=1e-6)
+    assert bound(0.01, noise_multiplier=1e7) == pytest.approx(0.01, rel=1e-4)
     assert bound(0.01, noise_multiplier=0.3, sample_rate=0.999) > 1 - 1e-9
     # Without noise only an example that was in no step is left to guessing.
     never = 0.9**20
@@ -307,3 +307,31 @@ def test_a_delta_that_is_none_is_refused():
     for delta in (0, 1, -log(2)):
         with pytest.raises(ValueError, match="delta"):
             promise_of([PrivateSteps(1.0)], delta=delta, kappa=0.1)
+
+
+def test_steps_cannot_be_taken_back():
+    rounds = [("ann", PrivateSteps(1.0, 0.1, 5)), ("ann", PrivateSteps(1.0, 0.1, -3))]
+    with pytest.raises(ValueError, match="steps must be at least 0"):
+        promises_by_client(rounds, delta=1e-5, kappa=0.1)
+    with pytest.raises(TypeError, match="a history is a list of PrivateSteps"):
+        promise_of(PrivateSteps(1.0), delta=1e-5, kappa=0.1)
+    with pytest.raises(ValueError, match="holds NaN"):
+        mse_without_prior(torch.full((1, 2), torch.nan), noise_multiplier=1.0)
+
+
+def test_rounding_over_very_many_steps_never_lowers_the_bound():
+    # So faint and so many that they are one Gaussian step (Dong et al. 2022).
+    sigma, rate, steps = 1e6, 0.5, 10**9
+    apart = rate * sqrt(steps * expm1(1 / sigma**2))
+    exact = NORMAL.cdf(NORMAL.inv_cdf(0.01) + apart)
+    options = {"noise_multiplier": sigma, "sample_rate": rate, "steps": steps}
+    assert reconstruction_bound(0.01, **options) >= exact
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rate"), ((1.0, 1e-300), (1e300, 0.1), (1e300, 1.0), (1e-300, 1e-3))
+)
+def test_the_faintest_and_the_loudest_steps_have_a_bound(sigma, rate):
+    bound = reconstruction_bound(0.1, noise_multiplier=sigma, sample_rate=rate)
+    given_away = rate if sigma < 1 else 0
+    assert bound == pytest.approx(0.1 + 0.9 * given_away, abs=2e-4)

@@ -123,3 +123,8 @@ def test_looking_changes_nothing_and_leaves_no_hook():
 def test_too_few_pictures_say_nothing():
     with pytest.raises(ValueError, match="give 16 images at least, got 3"):
         signs(smlp(SHAPE, width=32), OWN[:3])
+
+
+def test_what_is_no_picture_is_refused():
+    with pytest.raises(TypeError, match=r"images must be a torch\.Tensor"):
+        signs(lenet(generator=seeded()), [1.0])

@@ -37,6 +37,9 @@ def test_attention_is_that_of_torch():
 
 
 def test_weights_come_from_the_generator_alone():
+    before = torch.get_rng_state()
+    adapted(writer(10, generator=seeded()), "query", generator=seeded())
+    assert torch.equal(torch.get_rng_state(), before)
     one, other = (writer(30, generator=seeded(2)) for _ in range(2))
     for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q), name
@@ -73,3 +76,10 @@ def test_an_adapter_is_of_a_linear_layer():
         adapted(lenet(), "features.conv1")
     with pytest.raises(ValueError, match="rank must be at least 1"):
         Adapter(nn.Linear(3, 4), 0)
+
+
+def test_an_adapter_of_no_layer_is_refused():
+    with pytest.raises(ValueError, match="give the layers to adapt, such as of"):
+        adapted(writer(10))
+    with pytest.raises(ValueError, match="Did you mean 'query'"):
+        adapted(writer(10), "querry")

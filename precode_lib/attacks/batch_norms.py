@@ -66,6 +66,11 @@ def statistics_sent(model: nn.Module, buffers: Mapping[str, Tensor]) -> Statisti
                 f"{name!r} averages over all batches ever seen (momentum=None): the "
                 "share of the last one depends on how many there were."
             )
+        if not norm.momentum or f"{name}.running_mean" not in buffers:
+            raise ValueError(
+                f"the buffers hold no running average of {name!r} that its batch moved "
+                f"(momentum {norm.momentum}): give all that the client sent."
+            )
         share = norm.momentum
         pairs = zip(before[name], after[name], strict=True)
         found[name] = Moments(*((b - (1 - share) * a) / share for a, b in pairs))
@@ -99,6 +104,9 @@ def statistics_prior(model: nn.Module, known: Statistics) -> Prior:
     """
     if not known:
         raise ValueError("no statistics are known: has the model any batch norm?")
+
+    if missing := [name for name in known if name not in _norms(model)]:
+        raise ValueError(f"the model has no batch norms {missing}, of which is known.")
 
     def prior(images: Tensor) -> Tensor:
         seen = batch_statistics(model, images)

@@ -13,14 +13,19 @@ from precode_lib.attacks.mixtures import (
     Mixtures,
     coordinates_in,
     is_of_one_step,
+    is_silent,
+    missed_directions,
     mixtures_of,
     strongest_factors,
     unit_inputs,
+    unmix,
 )
 from precode_lib.basics.validation import check_count, check_finite, check_range
 from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, dense
 
+_SAME = 1 - 1e-6  # cosine of two directions found by different units
+_EQUAL = 1e-3  # how far a point may be from the input that the shares tell
 _UNREADABLE = 1e-3  # rounding in a quotient, from which on strangers meet by chance
 
 
@@ -82,8 +87,9 @@ class IsolatedInputs:
             Of a layer that sees no picture, its inputs (N, K).
         num_units: (N,) int64, how many units agree on each.
         certified: (N,) bool, whether the ranks of the gradient prove it: the units
-            that a ReLU must keep silent on this input miss one direction, its own,
-            of those that the batch has.
+            that a ReLU must keep silent on an input miss one direction, its own, of
+            those that the batch has. Mixtures can feign that one by one, so nothing is
+            certified unless all inputs of the batch were found so and explain it.
     """
 
     images: Tensor
@@ -156,11 +162,12 @@ def isolated_inputs(
         inputs = centres.to(bias) @ found.basis[v]
         images, kept = seen.as_images(inputs, observation)
         kept = kept[: observation.num_examples]
-        proven = torch.zeros(len(kept), dtype=torch.bool, device=bias.device)
+        proven = torch.zeros(len(inputs), dtype=torch.bool)
         if can_prove and rank == seen.most:
-            silent = _is_silent(before_relu(inputs[kept]))
-            proven = _misses_one(coordinates[v], silent, rank)
-        counts = counts.to(bias.device)[kept]
+            silent = is_silent(before_relu(inputs)).cpu()
+            part = coordinates[v], bias[v], centres
+            proven = _are_inputs(*(each.cpu().double() for each in part), silent)
+        counts, proven = (each.to(bias.device)[kept] for each in (counts, proven))
         results.append(IsolatedInputs(images[kept], counts, proven))
     return results
 
@@ -179,23 +186,35 @@ def span_of(seen: Mixtures) -> Span:
     return Span(basis * counts.unsqueeze(2), strengths * counts)
 
 
-def _is_silent(values: Tensor) -> Tensor:
-    """Which units cannot have fired, rounding allowed for: (N, M) bool."""
-    return values < -1e-4 * values.abs().amax(1, keepdim=True)
+def _are_inputs(rows: Tensor, bias: Tensor, centres: Tensor, silent: Tensor) -> Tensor:
+    """Which of these points are proven to be inputs: (N,) bool.
 
+    Only if the units silent on them give away every input's share; the shares then
+    tell the inputs, and these have to be the same.
 
-def _misses_one(coordinates: Tensor, silent: Tensor, rank: int) -> Tensor:
-    """Whether these units' rows have one direction less than all rows: (N,) bool."""
-    rows = coordinates.double()[:, :rank]
-    weakest = torch.linalg.svdvals(rows)[-1]
-    proven = []
-    for units in silent:
-        some = rows[units]
-        heard = int((some.norm(dim=1) > 1e-6 * rows.norm(dim=1).max()).sum())
-        values = torch.linalg.svdvals(some) if len(some) >= rank else weakest[None]
-        enough = heard >= rank or rank == 1
-        proven.append(bool(enough and values[-1] < 1e-3 * weakest))
-    return torch.tensor(proven, dtype=torch.bool, device=coordinates.device)
+    Args:
+        rows: (M, R), in coordinates.
+        bias: (M,).
+        centres: (N, R).
+        silent: (N, M).
+    """
+    rows, values, back = torch.linalg.svd(rows, full_matrices=False)
+    nobody = torch.zeros(len(centres), dtype=torch.bool)
+    each = missed_directions(rows, silent)
+    directions: list[Tensor] = []
+    for one in each[each.isfinite().all(1)]:
+        if not any((one @ known).abs() > _SAME for known in directions):
+            directions.append(one)
+    if len(directions) != rows.shape[1]:
+        return nobody
+    basis = torch.stack(directions)
+    if torch.linalg.svdvals(basis)[-1] < 1e-6:
+        return nobody
+    _, inputs = unmix(rows, basis, bias)
+    inputs = inputs * values @ back
+    away = torch.cdist(centres, inputs) / inputs.norm(dim=1)
+    same = away < _EQUAL
+    return same.any(1) if same.any(0).all() else nobody
 
 
 def _room(

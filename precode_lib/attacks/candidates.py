@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from precode_lib.basics.validation import check_range
+from precode_lib.attacks.observed import check_observation
+from precode_lib.basics.validation import check_finite, check_range, check_tensor
 from precode_lib.defenses import ClientStep, check_client_step
 from precode_lib.federated import Observation
 from precode_lib.gradients import Gradients, check_victims
@@ -40,6 +41,7 @@ class Likeliest(NamedTuple):
         check_range(std, "std", 0, open_low=True)
         logs = self.scores / std**2
         if prior is not None:
+            _check_prior(prior, logs.shape[1])
             logs = logs + prior.log()
         return logs.softmax(1)
 
@@ -65,7 +67,9 @@ def likeliest_candidate(
             `partial(dp_sgd_step, clip_norm=C, noise_multiplier=0, generator=None)`;
             None for a plain gradient or update.
     """
+    check_observation(observation)
     check_victims(candidates, labels)
+    check_finite(candidates, "candidates")
     expected = observation.num_examples, *observation.image_shape
     if candidates.shape[1:] != expected:
         raise ValueError(
@@ -78,14 +82,24 @@ def likeliest_candidate(
         check_client_step(client_step)
         share = partial(client_step, client.capture)
     seen = _rows(observation.shared, [*observation.shared])
+    check_finite(seen, "what the victims shared")
     size = max(1, _CHUNK_BYTES // (seen.shape[1] * seen.element_size()))
     scores = []
     for pair in zip(candidates.split(size), labels.split(size), strict=True):
-        sent = _rows(share(*pair).detach(), [*observation.shared])
+        sent = _rows(share(*pair).detach(), [*observation.shared]).to(seen)
         # The seen gradient's own square is common to all, and would drown the rest.
         scores.append(seen @ sent.T - sent.square().sum(1) / 2)
     scores = torch.cat(scores, 1)
     return Likeliest(scores.argmax(1), scores)
+
+
+def _check_prior(prior: Tensor, count: int) -> None:
+    check_tensor(prior, "prior")
+    if prior.shape != (count,) or not (prior >= 0).all() or not prior.sum() > 0:
+        raise ValueError(
+            f"prior must be a probability for each of {count} candidates, none below "
+            f"0, not all 0; got {prior!s:.80}."
+        )
 
 
 def _rows(gradients: Gradients, names: list[str]) -> Tensor:

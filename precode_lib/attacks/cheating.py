@@ -14,11 +14,13 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from precode_lib.attacks.mixtures import in_box
-from precode_lib.attacks.observed import first_linear
+from precode_lib.attacks.observed import first_linear, named_layer
 from precode_lib.basics.validation import (
     check_count,
+    check_examples,
     check_finite,
     check_function,
     check_generator,
@@ -59,7 +61,8 @@ class Imprint(nn.Module):
     ):
         super().__init__()
         count, size = weight.shape
-        self.rows, self.back = nn.Linear(size, count), nn.Linear(count, 1, bias=False)
+        self.rows = skip_init(nn.Linear, size, count)
+        self.back = skip_init(nn.Linear, count, 1, bias=False)
         self.model = model
         with torch.no_grad():
             self.rows.weight.copy_(weight)
@@ -128,6 +131,7 @@ def imprint(
     check_count(rows, "rows", 2)
     check_function(functional, "functional", "brightness")
     check_range(disguise, "disguise", 0)
+    check_range(push, "push")
     flat = _flat(public)
     row = functional(public.shape[1:]).to(flat).flatten()
     weight = row.expand(rows, -1)
@@ -171,6 +175,7 @@ def imprint_slices(
     check_count(directions, "directions")
     check_range(width, "width", 0, 0.2, open_low=True)
     check_range(disguise, "disguise", 0, open_low=True)
+    check_range(push, "push")
     flat = _flat(public)
     strongest = torch.linalg.svd(flat - flat.mean(0), full_matrices=False).Vh
     strongest = strongest[:directions]
@@ -199,6 +204,8 @@ def read_bins(
     """
     names = first_linear(observation, layer)
     bias = dense(observation.shared[names.bias])
+    for name in names:
+        check_finite(dense(observation.shared[name]), f"the gradient of {name!r}")
     kind, eps = bias.dtype, torch.finfo(bias.dtype).eps
     # Float64: a bin is a small difference of large sums.
     here = _steps(dense(observation.shared[names.weight]).flatten(2).double(), group)
@@ -249,7 +256,7 @@ def set_traps(
     check_generator(generator)
     check_range(shrink, "shrink", 0, 1, open_low=True)
     model = copy.deepcopy(model)
-    linear = model.get_submodule(layer)
+    linear = model.get_submodule(named_layer(layer, dict(model.named_modules())))
     if not isinstance(linear, nn.Linear) or linear.bias is None:
         raise ValueError(
             f"{layer!r} must be a Linear layer with a bias, got "
@@ -259,6 +266,7 @@ def set_traps(
         weight = _trapping(linear.weight, shrink, generator)
         linear.weight.copy_(weight)
         dark = torch.as_tensor(darkest).to(weight).flatten()
+        check_finite(dark, "darkest")
         if linear.in_features % len(dark):
             raise ValueError(
                 f"darkest has {len(dark)} numbers, which {linear.in_features} inputs "
@@ -270,7 +278,7 @@ def set_traps(
 
 
 def _flat(public: Tensor) -> Tensor:
-    check_finite(public, "public")
+    check_examples(public, "public")
     if public.dim() < 3 or len(public) < 2:
         raise ValueError(
             "public must be pictures (N, C, H, W), two at least, got "

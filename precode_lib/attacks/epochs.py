@@ -94,12 +94,13 @@ def one_set(images: Tensor, epochs: int) -> Tensor:
         total = first.clone()
         for other in others:
             away = torch.cdist(first.flatten(1), other.flatten(1))
-            total += other[linear_sum_assignment(away.numpy())[1]]
+            total += other[linear_sum_assignment(away.detach().cpu().numpy())[1]]
         merged.append(total / epochs)
     return torch.stack(merged)
 
 
 def _by_epoch(images: Tensor, epochs: int) -> Tensor:
+    check_count(epochs, "epochs")
     if images.shape[1] % epochs:
         raise ValueError(
             f"{images.shape[1]} pictures are no {epochs} epochs of the same number."

@@ -24,6 +24,8 @@ from precode_lib.federated import Observation
 from precode_lib.gradients import Outer, Term
 
 _ITERATIONS = 30  # of the subspace iteration; noiseless gradients need one
+_GONE, _THERE = 1e-3, 1e-2  # a direction of orthonormal rows: what is left of it
+_SPARE = 2  # more silent units than it takes to leave one direction open
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,54 @@ def unit_inputs(
     weight = sight.use.matrices(parameters[mixtures.weight].detach()[None])[0]
     bias = parameters[mixtures.bias].detach().flatten()
     return lambda inputs: inputs @ weight.to(inputs).mT + bias.to(inputs)
+
+
+def missed_directions(rows: Tensor, silent: Tensor) -> Tensor:
+    """For each of N sets of units, the one direction that none of them has: (N, R).
+
+    NaN where they miss none or several, or are so few that any would miss one. Units
+    that a ReLU silences on one of R inputs miss its share; if they miss nothing else,
+    then nothing else is silent on all of them. So if every one of R candidates has such
+    a direction, no two the same, these are the shares, and the candidates the inputs.
+
+    Args:
+        rows: (M, R), orthonormal columns.
+        silent: (N, M) bool.
+    """
+    rank = rows.shape[1]
+    loud = rows.norm(dim=1) > _GONE * rows.norm(dim=1).max()
+    found = rows.new_full((len(silent), rank), torch.nan)
+    for place, units in enumerate(silent):
+        some = rows[units & loud]
+        if rank == 1 and not len(some):  # nothing is mixed
+            found[place] = 1
+        if rank == 1 or len(some) < rank - 1 + _SPARE:
+            continue
+        _, values, directions = torch.linalg.svd(some, full_matrices=False)
+        if values[-1] < _GONE and values[-2] > _THERE:
+            found[place] = directions[-1]
+    return found
+
+
+def is_silent(values: Tensor) -> Tensor:
+    """Which units cannot have fired, rounding allowed for: (N, M) bool."""
+    return values < -1e-4 * values.abs().amax(1, keepdim=True)
+
+
+def unmix(rows: Tensor, directions: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """What the inputs are if these are their shares' directions: shares, coordinates.
+
+    Args:
+        rows: (M, R).
+        directions: (R, R), q for which rows @ q is one input's share, up to a factor.
+        bias: (M,), its gradient, which tells the factors.
+    """
+    shares = rows @ directions.mT
+    scale = torch.linalg.lstsq(shares, bias[:, None]).solution[:, 0]
+    kind = torch.finfo(scale.dtype)
+    least = (kind.eps * scale.abs().max()).clamp(min=kind.eps**2)
+    scale = scale.where(scale.abs() > least, least)  # nobody's direction
+    return shares * scale, torch.linalg.inv(directions.mT * scale)
 
 
 def is_of_one_step(observation: Observation) -> bool:

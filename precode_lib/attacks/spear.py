@@ -17,8 +17,11 @@ from precode_lib.attacks.mixtures import (
     Mixtures,
     coordinates_in,
     is_of_one_step,
+    is_silent,
+    missed_directions,
     mixtures_of,
     unit_inputs,
+    unmix,
 )
 from precode_lib.attacks.zeros import Directions, independent, sparse_directions
 from precode_lib.basics.validation import check_count, check_generator, check_range
@@ -37,10 +40,10 @@ class Unmixed:
     Args:
         images: (N, C, H, W), normalised, in no order; N is the rank, or 0. Of a layer
             that sees no picture, its inputs (N, K).
-        certified: (N,) bool, whether the layer's own weights confirm it: no unit that a
-            ReLU silences on this image has a share in it, and the shares of all images
-            add up to the layer's gradient, to rounding. A mixture would have to make
-            all units fire that any of its parts does.
+        certified: (N,) bool, whether the layer's own weights confirm it, of all images
+            or of none: no unit that a ReLU silences on an image has a share in it, and
+            these units leave no other share open; there are as many images as inputs,
+            and their shares add up to the layer's gradient, to rounding.
         shares: (N, M), what each image adds to the bias gradient.
         rank: how many directions the gradient has. Equal images are one of them, and
             images on which nothing fires are none.
@@ -120,7 +123,9 @@ def spear(
         why = part.refusal(mixtures.most, tolerance is not None)
         most = _enough_tries(part.rank) if tries is None else tries
         batch = _taken_apart(part, 0 if why else most, generator, before_relu)
-        certified = batch.fits & (part.is_whole and stayed and tolerance is None)
+        exact = part.is_whole and stayed and tolerance is None
+        proven = batch.is_proven and exact and part.rank == mixtures.most
+        certified = torch.full((len(batch.inputs),), proven)
         why = why or _shortfall(batch, certified, mixtures.most, stayed)
         inputs = batch.inputs.to(part.source)
         images, _ = mixtures.as_images(inputs, observation)
@@ -184,12 +189,14 @@ class _Batch:
 
     Args:
         fits: (N,) bool, no unit that is silent on the input has a share.
+        is_proven: whether all fit, and each silences units that allow one share only.
         is_likely: whether hardly any has, on all of them.
     """
 
     inputs: Tensor
     shares: Tensor
     fits: Tensor
+    is_proven: bool
     is_likely: bool
     num_found: int
     num_tries: int
@@ -205,13 +212,15 @@ def _shortfall(batch: _Batch, certified: Tensor, most: int, stayed: bool) -> str
         )
     if not stayed:
         return "the weights moved between the steps: nothing to certify with"
-    if not certified.all():
-        return f"{int((~certified).sum())} of {count} are not confirmed by the layer"
     if count < most:
         return (
             f"{count} directions for {most} inputs: equal ones come once, silent ones "
-            "not at all"
+            "not at all; nor would a mixture show"
         )
+    if not batch.fits.all():
+        return f"{int((~batch.fits).sum())} of {count} are not confirmed by the layer"
+    if not certified.all():
+        return "not confirmed: units that rule out mixtures are missing"
     return ""
 
 
@@ -277,7 +286,7 @@ def _taken_apart(
 ) -> _Batch:
     """Try until a whole batch looks right, or the tries are over."""
     nobody = torch.zeros(0, dtype=torch.bool)
-    batch = _Batch(part.basis[:0], part.rows.mT[:0], nobody, False, 0, 0)
+    batch = _Batch(part.basis[:0], part.rows.mT[:0], nobody, False, False, 0, 0)
     if not tries:
         return batch
     speaks = part.speaks
@@ -335,18 +344,21 @@ def _unmixed(
 ) -> _Batch:
     """Inputs and shares from the directions, one for each input: Q of the paper."""
     vectors, num_tries = found.vectors[chosen], int(found.tries[chosen].max())
-    shares = part.rows @ vectors.mT  # each up to a factor, which the bias tells
-    scale = torch.linalg.lstsq(shares, part.bias[:, None]).solution[:, 0]
-    inputs = torch.linalg.solve(vectors.mT * scale, part.basis)
-    fits, is_likely = torch.zeros(len(vectors), dtype=torch.bool), True
+    shares, coordinates = unmix(part.rows, vectors, part.bias)
+    inputs = coordinates @ part.basis
+    fits = torch.zeros(len(vectors), dtype=torch.bool)
+    is_proven, is_likely = False, True
     if before_relu is not None:
-        loud = (shares.abs() > 10 * part.room[:, None]).mT
-        values = before_relu(inputs)
-        silent = values < -1e-4 * values.abs().amax(1, keepdim=True)
-        missing = (shares @ scale - part.bias).norm()
-        adds_up = missing <= 10 * part.room.norm() * scale.abs().sum()
+        scale = shares.norm(dim=0) / (part.rows @ vectors.mT).norm(dim=0)
+        loud = (shares.abs() > 10 * part.room[:, None] * scale).mT
+        silent = is_silent(before_relu(inputs))
+        missing = (shares.sum(1) - part.bias).norm()
+        adds_up = missing <= 10 * part.room.norm() * scale.sum()
         fits = adds_up & ~(silent & loud).any(1)
         wrong = (silent & loud).sum(1) / silent.sum(1).clamp(min=1)
         is_likely = bool((wrong < _UNLIKELY).all())
-    shares = (shares * scale).mT
-    return _Batch(inputs, shares, fits, is_likely, len(vectors), num_tries)
+        alone = missed_directions(part.rows, silent)
+        is_proven = bool((fits & alone.isfinite().all(1)).all())
+    return _Batch(
+        inputs, shares.mT, fits, is_proven, is_likely, len(vectors), num_tries
+    )

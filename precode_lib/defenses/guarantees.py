@@ -6,14 +6,14 @@ the sum by up to 2 C instead of C. A function here says which one it is about.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from math import inf, sqrt
+from math import hypot, inf, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from precode_lib.basics.validation import check_range
+from precode_lib.basics.validation import check_examples, check_range
 from precode_lib.defenses.privacy_losses import (
     Excesses,
     PrivateSteps,
@@ -154,7 +154,9 @@ def promises_by_client(
     {'ann': 0.8, 'ben': 0.6}
     """
     counts: dict[Hashable, dict[tuple[float, float], int]] = {}
-    for client, (sigma, rate, steps) in participations:
+    for client, part in participations:
+        check_steps([part])
+        sigma, rate, steps = part
         kinds = counts.setdefault(client, {})
         kinds[sigma, rate] = kinds.get((sigma, rate), 0) + steps
     return {
@@ -179,6 +181,7 @@ def mse_without_prior(images: Tensor, *, noise_multiplier: float) -> Tensor:
         images: (V, ...), as the layer gets them (normalised).
         noise_multiplier: σ of `dp_sgd_step`, one picture in one step.
     """
+    check_examples(images, "images")
     check_range(noise_multiplier, "noise_multiplier", 0)
     return noise_multiplier**2 * images.flatten(1).square().sum(1)
 
@@ -198,7 +201,7 @@ def _power(
     if all(part.sample_rate == 1 for part in history):
         if any(part.noise_multiplier == 0 for part in history):
             return 1.0
-        apart = sqrt(sum(part.steps / part.noise_multiplier**2 for part in history))
+        apart = hypot(*(sqrt(part.steps) / part.noise_multiplier for part in history))
         return NormalDist().cdf(NormalDist().inv_cdf(kappa) + apart)
     curve = excesses(history, likelier_with=likelier_with)
     bounds = kappa * curve.epsilon.exp() + curve.excess

@@ -9,7 +9,7 @@ is counted as an outcome that gives the example away.
 """
 
 from collections.abc import Sequence
-from math import ceil, expm1, floor, inf, log, log1p, sqrt
+from math import ceil, erf, expm1, floor, inf, log, log1p, sqrt
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from precode_lib.basics.validation import check_count, check_range
 _TAIL = 1e-12  # what the grid may leave out
 _REACH = 9.0  # standard deviations of one step's noise: beyond lies 1e-19
 _LOUD = 1e-3  # less noise is as good as none
+_FAINT = 1e-10  # chances so near to each other are nearly equal
 _LARGEST = 300.0  # a loss above gives the example away; exp still is finite
 _POINTS = 2**18  # of the grid of all steps
 _MOST = 2**22
@@ -55,6 +56,11 @@ class Excesses(NamedTuple):
 def check_steps(history: Sequence[PrivateSteps]) -> None:
     """Refuse what is no DP-SGD."""
     for part in history:
+        if not isinstance(part, PrivateSteps):
+            raise TypeError(
+                "a history is a list of PrivateSteps(noise_multiplier, sample_rate, "
+                f"steps), got {part!r:.80} in it."
+            )
         check_range(part.noise_multiplier, "noise_multiplier", 0)
         check_range(part.sample_rate, "sample_rate", 0, 1, open_low=True)
         check_count(part.steps, "steps", 0)
@@ -68,12 +74,25 @@ def excesses(history: Sequence[PrivateSteps], *, likelier_with: bool) -> Excesse
             else the other way round. With sampling the two curves differ.
     """
     history = [part for part in history if part.steps]
+    faint = sum(part.steps * _difference(part) for part in history if _is_faint(part))
+    history = [part for part in history if not _is_faint(part)]
     coarse = [_one_step(part, _width(part) / 2**12, likelier_with) for part in history]
     low, high = _range_of_sum(history, coarse)
     spacing = min([(high - low) / _POINTS, *map(_resolution, history)])
     spacing = max([spacing, *(w / _MOST for w in [high - low, *map(_width, history)])])
     fine = [_one_step(part, spacing, likelier_with) for part in history]
-    return _sum_of(history, fine, spacing, low, high)
+    epsilon, excess = _sum_of(history, fine, spacing, low, high)
+    return Excesses(epsilon, (excess + faint).clamp(max=1))
+
+
+def _difference(part: PrivateSteps) -> float:
+    """The most by which a step's outcomes can differ in their chance: P(E) - Q(E)."""
+    return part.sample_rate * erf(1 / (2 * sqrt(2) * max(part.noise_multiplier, _LOUD)))
+
+
+def _is_faint(part: PrivateSteps) -> bool:
+    """Whether its losses drown in rounding; then what it gives away is all counted."""
+    return _difference(part) < _FAINT
 
 
 class _Losses(NamedTuple):
@@ -134,8 +153,12 @@ def _one_step(part: PrivateSteps, spacing: float, likelier_with: bool) -> _Losse
     down = ((ratio[1:] * q[1:-1] - p[1:-1]) / width).clamp(min=0)
     up = torch.cat([p[:1] / ratio[0], up])  # below the first: to it, and to -∞
     down = torch.cat([down, q[-1:]])  # above the last: to it, and to +∞
+    chances, without = (up + down) * ratio, (q[0] - p[0] / ratio[0]).clamp(min=0)
     out = (p[-1] - ratio[-1] * q[-1]).clamp(min=0).item()
-    return _Losses(first, (up + down) * ratio, spacing, out)
+    # What rounding took or gave is as good as out: many steps make it a lot.
+    rounding = abs(chances.sum().item() + out - 1)
+    rounding += abs((up.sum() + down.sum() + without).item() - 1)
+    return _Losses(first, chances, spacing, min(1.0, out + rounding))
 
 
 def _chances_between(

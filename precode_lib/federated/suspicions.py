@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from precode_lib.basics.validation import check_finite, check_model
+from precode_lib.basics.validation import check_examples, check_model
 from precode_lib.bottleneck import rehearse
 
 _FEWEST_UNITS = 16  # of fewer, some are nested by chance
@@ -74,7 +74,7 @@ def signs(model: nn.Module, images: Tensor) -> list[Signs]:
         images: (N, C, H, W), normalised, 16 at least, or other examples.
     """
     check_model(model)
-    check_finite(images, "images")
+    check_examples(images, "images")
     if len(images) < _FEWEST_IMAGES:
         raise ValueError(
             f"give {_FEWEST_IMAGES} images at least, got {len(images)}: of a few, any "

@@ -1,11 +1,17 @@
 """A small network for texts, and adapters that leave most of it as it is."""
 
 import copy
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from precode_lib.basics.validation import check_count, check_generator, check_model
+from precode_lib.basics.validation import (
+    check_count,
+    check_generator,
+    check_model,
+    closest,
+)
 
 from .initialisation import pytorch_default
 
@@ -70,7 +76,8 @@ def writer(
         check_count(value, name)
     if generator is not None:
         check_generator(generator)
-    model = Writer(num_words, width, length, tied=tied)
+    with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
+        model = Writer(num_words, width, length, tied=tied)  # filled below
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             pytorch_default(layer, generator)
@@ -120,9 +127,15 @@ def adapted(
         generator: of their weights.
     """
     check_model(model)
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if not layers:
+        raise ValueError(f"give the layers to adapt, such as of {names}.")
     model = copy.deepcopy(model).requires_grad_(False)
     for name in layers:
         parent, _, last = name.rpartition(".")
+        if name not in dict(model.named_modules()):
+            hint = closest(name, names)
+            raise ValueError(f"no layer {name!r}; Linear are {names}.{hint}")
         layer = model.get_submodule(name)
         if not isinstance(layer, nn.Linear):
             kind = type(layer).__name__

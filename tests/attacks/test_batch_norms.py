@@ -138,3 +138,14 @@ def test_own_statistics_tell_the_brightness_that_training_mode_takes_away():
 
     assert error() > 0.3
     assert error(prior=statistics_prior(model, known), prior_weight=1e-2) < 0.01
+
+
+def test_statistics_that_nobody_sent_are_not_made_up():
+    model = net()
+    with pytest.raises(ValueError, match="no running average of '1'"):
+        statistics_sent(model, {})
+    with pytest.raises(ValueError, match="momentum 0"):
+        still = net(momentum=0.0)
+        statistics_sent(still, dict(still.named_buffers()))
+    with pytest.raises(ValueError, match=r"no batch norms \['1', '4'\]"):
+        statistics_prior(nn.Sequential(nn.Flatten()), running_statistics(model))

@@ -1,5 +1,6 @@
 """The attacker with candidates: at the bound, below it, blind, and on many models."""
 
+from dataclasses import replace
 from functools import partial
 from math import sqrt
 from statistics import NormalDist
@@ -127,3 +128,19 @@ def test_other_examples_than_the_observations_are_refused():
         )
     with pytest.raises(TypeError, match="client_step"):
         likeliest_candidate(scene.seen, scene.images, scene.labels, client_step=3)
+
+
+def test_what_says_nothing_is_refused_and_no_guess():
+    candidates, labels = torch.ones(3, 1, 1).double(), torch.zeros(3, 1).long()
+    seen = observe(OneNumber(), candidates, labels)
+    broken = replace(seen, shared=seen.shared.map(lambda t: t * torch.nan))
+    with pytest.raises(ValueError, match="holds NaN"):
+        likeliest_candidate(broken, candidates, labels)
+    with pytest.raises(ValueError, match="candidates holds NaN"):
+        likeliest_candidate(seen, candidates * torch.nan, labels)
+    with pytest.raises(TypeError, match="takes an Observation"):
+        likeliest_candidate(seen.shared, candidates, labels)
+    found = likeliest_candidate(seen, candidates, labels)
+    for prior in (torch.ones(2), torch.zeros(3), torch.tensor([-1.0, 1.0, 1.0])):
+        with pytest.raises(ValueError, match="each of 3 candidates"):
+            found.posterior(1.0, prior)

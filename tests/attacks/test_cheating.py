@@ -265,7 +265,7 @@ def test_a_sigmoid_is_never_silent_and_nobody_is_trapped():
 @pytest.mark.parametrize(
     ("call", "message"),
     (
-        (lambda m: imprint(m, torch.rand(8)), "public must be pictures"),
+        (lambda m: imprint(m, torch.rand(8)), "public must have shape"),
         (lambda m: imprint(m, public(), rows=1), "rows must be at least 2"),
         (
             lambda m: imprint(m, public(), disguise=1, generator=seeded()),
@@ -281,8 +281,34 @@ def test_a_sigmoid_is_never_silent_and_nobody_is_trapped():
             ),
             "darkest has 7 numbers",
         ),
+        (
+            lambda m: set_traps(m, layer="fc", darkest=torch.nan, generator=seeded()),
+            "darkest holds NaN",
+        ),
+        (lambda m: set_traps(m, layer="fx", generator=seeded()), "Did you mean 'fc'"),
+        (lambda m: imprint(m, public(), push=torch.nan), "push must be"),
     ),
 )
 def test_what_cannot_be_built_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(KINDS["lenet"]())
+
+
+def test_bins_of_a_broken_gradient_are_refused_and_not_empty():
+    model = smlp(SHAPE, width=32, generator=seeded())
+    seen = observe(model, torch.rand(1, 2, *SHAPE), torch.tensor([[0, 1]]))
+    broken = replace(seen, shared=seen.shared.dense().map(lambda t: t * torch.nan))
+    with pytest.raises(ValueError, match="holds NaN"):
+        read_bins(broken)
+
+
+def test_pictures_of_whole_numbers_are_refused():
+    model = smlp(SHAPE, width=32, generator=seeded())
+    with pytest.raises(TypeError, match="floating point"):
+        imprint(model, torch.randint(255, (10, *SHAPE), generator=seeded()))
+
+
+def test_an_imprint_draws_nothing_from_the_global_generator():
+    before = torch.get_rng_state()
+    imprint(smlp(SHAPE, width=32, generator=seeded()), public(), rows=4)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -164,3 +164,11 @@ def test_training_that_has_learnt_its_class_says_little_of_the_pictures():
     other = images.clone()
     other[:, 2:] = 0  # what the second mini-batch holds
     assert objective_at(seen, other).max() < 1e-20
+
+
+def test_pictures_that_were_searched_for_become_one_set_as_they_are():
+    images = pictures()[0]
+    found = torch.cat([images, images.flip(1)], 1).requires_grad_()
+    assert torch.equal(one_set(found, 2), images)
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        one_set(found, 0)

@@ -337,6 +337,26 @@ def test_a_certificate_tells_pictures_from_mixtures_that_agree_too():
     assert not right.all()
 
 
+@pytest.mark.parametrize("near", (0.03, 0.3, 1.0))
+def test_no_mixture_of_pictures_alike_is_certified_behind_two_classes(near):
+    certified, wrong = 0, 0
+    for seed in range(20):
+        generator = seeded(seed)
+        first = torch.rand(1, 1, 1, 4, 4, generator=generator).double()
+        batch = first + near * torch.rand(1, 3, 1, 4, 4, generator=generator).double()
+        model = fresh(mlp, (1, 4, 4), 2, depth=1, width=64, generator=generator)
+        seen = watched(model, batch, words(1, 3, size=2))
+        (found,) = isolated_inputs(seen)
+        if len(found):
+            away = torch.cdist(found.images.flatten(1), batch[0].flatten(1))
+            is_wrong = away.amin(1) > 1e-6
+            wrong += int(is_wrong.sum())
+            certified += int(found.certified.sum())
+            assert not (found.certified & is_wrong).any()
+    assert wrong > 10
+    assert certified or near < 1
+
+
 def test_a_batch_through_a_deep_net_is_certified_in_single_precision():
     model = fresh(smlp, (3, 8, 8), width=256, generator=seeded()).float()
     batch = drawn(3, 4, 3, 8, 8).float()

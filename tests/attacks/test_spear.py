@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from precode_lib.attacks import Unmixed, spear
+from precode_lib.attacks.mixtures import unmix
 from precode_lib.bottleneck import with_precode
 from precode_lib.data import PHOTOS
 from precode_lib.defenses import dp_sgd_step
@@ -205,9 +206,29 @@ def test_of_two_equal_pictures_one_comes_back():
     (found,) = spear(seen_of(net(), (images, labels)), generator=seeded())
     assert len(found) == found.rank == 4
     assert errors(found, images[0]).max() < 1e-10
+    assert not found.certified.any()  # a mixture of two would look the same
     assert found.why == (
-        "4 directions for 5 inputs: equal ones come once, silent ones not at all"
+        "4 directions for 5 inputs: equal ones come once, silent ones not at all; nor "
+        "would a mixture show"
     )
+
+
+def test_mixtures_of_pictures_that_fire_the_same_units_are_not_certified():
+    deceived = 0
+    for seed in range(8):
+        generator = seeded(seed)
+        first = torch.rand(1, 1, *SHAPE, generator=generator).double()
+        near = first + 0.02 * torch.rand(1, 3, *SHAPE, generator=generator)
+        model = mlp(SHAPE, 2, depth=1, width=64, generator=seeded(seed)).double()
+        with torch.no_grad():
+            model.features.hidden1.bias.add_(1.0)
+        seen = observe(model, near, torch.full((1, 3), 1))
+        (found,) = spear(seen, generator=seeded(), tries=500)
+        away = torch.cdist(found.images.flatten(1), near[0].flatten(1))
+        wrong = away.amin(1) > 1e-6 if len(found) else away.sum(1) > 0
+        deceived += int(wrong.any())
+        assert not found.certified[wrong].any()
+    assert deceived
 
 
 @pytest.mark.parametrize("width", (3, 5))
@@ -359,3 +380,9 @@ def test_a_result_says_in_one_line_what_it_found():
     assert repr(found) == (
         "Unmixed(2 images, 1 certified, 1,234 tries; one is a guess)"
     )
+
+
+def test_a_direction_that_the_bias_knows_nothing_of_is_no_end():
+    for bias in (torch.tensor([1.0, 0.0, 1.0]), torch.zeros(3)):
+        shares, inputs = unmix(torch.eye(3), torch.eye(3), bias)
+        assert shares.isfinite().all() and inputs.isfinite().all()
