@@ -396,6 +396,16 @@ def test_notebook_cells_fit_a_slide():
                 assert max(map(len, lines)) <= 79, path
 
 
+def test_no_formula_lost_a_backslash():
+    # "\top" and "\big" in a string that is not raw begin with a tab and a backspace.
+    paths = [path for path in tracked() if path.suffix == ".ipynb"]
+    assert paths
+    for path in paths:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            text = "".join(cell["source"]) + cell["metadata"].get("slide", "")
+            assert not re.search(r"[\x00-\x09\x0b-\x1f]", text), path
+
+
 @pytest.mark.slow
 def test_wheel_contains_the_library_and_its_package_data(tmp_path):
     subprocess.run(
