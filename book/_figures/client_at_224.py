@@ -179,7 +179,9 @@ def main() -> None:
     torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / "results.json"
-    results = json.loads(file.read_text()) if file.exists() else []
+    results = (
+        json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    )
     for name, index in VICTIMS.items():
         save(f"original-{name}", PHOTOS.pixels[index])
         for cell, (_, settings) in CELLS.items():
@@ -192,7 +194,9 @@ def main() -> None:
                 continue
             results = [r for r in results if r not in known]
             results.append(computed(cell, name))
-            file.write_text(json.dumps(results, indent=1) + "\n")
+            file.write_text(
+                json.dumps(results, indent=1) + "\n", encoding="utf-8"
+            )
 
 
 if __name__ == "__main__":

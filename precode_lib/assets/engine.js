@@ -383,9 +383,11 @@ globalThis.leaky ??= ((engine) => Object.assign(engine(), { source: `(${engine})
     for (const each of gradients) {
       const dropped = Math.floor(ratio * each.length + 1e-9);
       if (!dropped) continue;
-      const limit = ranked(each.map(Math.abs), dropped - 1);
+      const sizes = zeros(each.length); // a loop: map calls a function for each entry
+      for (let i = 0; i < each.length; i++) sizes[i] = Math.abs(each[i]);
+      const limit = ranked(sizes, dropped - 1);
       let spare = -dropped;
-      for (const v of each) if (Math.abs(v) <= limit) spare++;
+      for (let i = 0; i < each.length; i++) if (Math.abs(each[i]) <= limit) spare++;
       for (let i = 0; i < each.length; i++) {
         const size = Math.abs(each[i]);
         if (size < limit || (size === limit && spare-- <= 0)) each[i] = 0;
