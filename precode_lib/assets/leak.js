@@ -37,9 +37,10 @@
     const batch = pictures.length;
     const alone = batch > 1 ? e.isolated(G, b, batch === 2 ? 3 : 2, batch) : [];
     yield;
-    // Of several pictures it is a mixture, of which nobody needs the last digit.
+    // Of a mixture, or behind a defense, nobody needs the last digits.
+    const blurred = sigma || pruned;
     const mixture = alone.length === batch ? null
-      : back(e.totalLeastSquares(G, b, batch > 1 ? 8 : 30, 1e-12));
+      : back(e.totalLeastSquares(G, b, batch > 1 ? 8 : 30, blurred ? 1e-9 : 1e-12));
     yield;
     // Which picture each one is; the server cannot tell, and need not.
     const found = e.placed(alone.map(({ picture }) => back(picture)), pictures);
