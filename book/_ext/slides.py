@@ -30,6 +30,7 @@ _FORMULA = re.compile(
     r"^\$\$\n(?P<tex>.+?)\n\$\$ \((?P<name>eq-[\w-]+)\)$",
     re.DOTALL | re.MULTILINE,
 )
+_COMMANDS = re.compile(r"^```console\n.*?^```\n", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^(`{3,}|:{3,})(\{.*?\}.*)?\n?", re.MULTILINE)
 _OPTION = re.compile(r"^:[a-z]+: .*\n", re.MULTILINE)
 _ROLE = re.compile(r"\{(?P<role>[\w:]+)\}`(?P<text>[^`]+)`")
@@ -120,7 +121,7 @@ def _plain(
         return f"({'; '.join(f'{who}, {year}' for who, year in cited)})"
 
     text = _FORMULA.sub(r"$$\n\g<tex>\n$$", text)
-    text = _OPTION.sub("", _FENCE.sub("", text))
+    text = _OPTION.sub("", _FENCE.sub("", _COMMANDS.sub("", text)))
     return _LINK.sub(r"\1", _ROLE.sub(word, text))
 
 
