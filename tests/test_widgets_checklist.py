@@ -1,29 +1,14 @@
 """A checklist asks for a judgement on each rule, and tells ours afterwards only."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
+from elements import Elements
 
 from precode_lib.widgets import Item, checklist
 
 CONTROL = Item("Control", "Is it found <without>?", "in part", "The MLP is, LeNet not.")
 ORACLE = Item("Oracle & co", "Is it found when told?", "no", "Nobody ran `given`.")
-
-
-class Elements(HTMLParser):
-    """All elements of a page as (tag, attributes), in order."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.found: list[tuple[str, dict]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-    def of(self, wanted: str) -> list[dict]:
-        return [attributes for tag, attributes in self.found if tag == wanted]
 
 
 @pytest.fixture

@@ -3,30 +3,15 @@
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
+from elements import Elements
 
 from precode_lib.widgets import quiz, right, wrong
 
 YES = wrong("Yes: `w * x` is *hidden*.", "It is <not>.")
 NO = right("No.", "One division undoes 2*b*c.")
 PERHAPS = wrong("Perhaps.", "It is certain.")
-
-
-class Elements(HTMLParser):
-    """All elements of a page as (tag, attributes), in order."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.found: list[tuple[str, dict]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-    def of(self, wanted: str) -> list[dict]:
-        return [attributes for tag, attributes in self.found if tag == wanted]
 
 
 @pytest.fixture

@@ -114,3 +114,28 @@ def faults(page, theme: str = "light") -> list[dict]:
     page.add_script_tag(path=files("axe_playwright_python") / "axe.min.js")
     found = page.evaluate("axe.run().then(report => report.violations)")
     return [each for each in found if each["impact"] in ("serious", "critical")]
+
+
+def reached_and_spoken(page, controls: list) -> None:
+    """The tabulator goes through all controls in order; sliders say their values."""
+    controls[0].focus()
+    for control in controls[1:]:
+        page.keyboard.press("Tab")
+        assert control.evaluate("node => node === document.activeElement")
+    for slider in page.locator("input[type=range]").all():
+        text = slider.get_attribute("aria-valuetext")
+        output = page.locator(f"output[for='{slider.get_attribute('id')}']")
+        assert output.inner_text() == text
+
+
+def times_shown(page, *, kind: str) -> int:
+    """How often the figure, "leak" or "sum", has shown an answer."""
+    return int(page.locator(f"[data-{kind}]").get_attribute("data-shown") or 0)
+
+
+def shown_again(page, before: int = 0, *, kind: str) -> None:
+    """Wait until it has shown more answers than that."""
+    page.wait_for_function(
+        f"seen => Number(document.querySelector('[data-{kind}]').dataset.shown) > seen",
+        arg=before,
+    )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from readers import (
     file,
     halves,
     png,
+    reached_and_spoken,
     sent,
+    shown_again,
+    times_shown,
     visitors,
 )
 
@@ -73,15 +77,8 @@ def figure(browser, address):
         yield opened
 
 
-def count(page) -> int:
-    return int(page.locator("[data-leak]").get_attribute("data-shown") or 0)
-
-
-def answered(page, before: int = 0) -> None:
-    page.wait_for_function(
-        "seen => Number(document.querySelector('[data-leak]').dataset.shown) > seen",
-        arg=before,
-    )
+count = partial(times_shown, kind="leak")
+answered = partial(shown_again, kind="leak")
 
 
 def move(page, name: str, key: str, times: int = 1) -> None:
@@ -391,14 +388,7 @@ def test_every_control_has_a_name_a_value_and_the_keyboard(figure):
         "[data-leak] :is(button, select, input, summary):visible"
     ).all()
     assert len(controls) == 11
-    controls[0].focus()
-    for control in controls[1:]:
-        page.keyboard.press("Tab")
-        assert control.evaluate("node => node === document.activeElement")
-    for slider in page.locator("input[type=range]").all():
-        text = slider.get_attribute("aria-valuetext")
-        output = page.locator(f"output[for='{slider.get_attribute('id')}']")
-        assert output.inner_text() == text
+    reached_and_spoken(page, controls)
 
 
 def test_a_resting_slider_is_read_out(figure):

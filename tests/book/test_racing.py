@@ -15,6 +15,7 @@ from readers import (
     file,
     halves,
     png,
+    reached_and_spoken,
     sent,
     visitors,
 )
@@ -301,14 +302,7 @@ def test_the_keyboard_alone_searches_and_every_value_has_its_text(opened):
     page = opened("precode")
     controls = page.locator("[data-search] :is(button, select, input):visible").all()
     assert len(controls) == 8
-    controls[0].focus()
-    for control in controls[1:]:
-        page.keyboard.press("Tab")
-        assert control.evaluate("node => node === document.activeElement")
-    for slider in page.locator("input[type=range]").all():
-        text = slider.get_attribute("aria-valuetext")
-        output = page.locator(f"output[for='{slider.get_attribute('id')}']")
-        assert output.inner_text() == text
+    reached_and_spoken(page, controls)
     controls[0].press(" ")
     wait_for_the_end(page)
     assert "searched: SSIM" in page.locator("[role=status]").inner_text()

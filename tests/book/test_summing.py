@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import partial
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from readers import (
     halves,
     png,
     sent,
+    shown_again,
+    times_shown,
     visitors,
 )
 
@@ -62,15 +65,8 @@ def opened(browser, address):
         yield open_figure
 
 
-def count(page) -> int:
-    return int(page.locator("[data-sum]").get_attribute("data-shown") or 0)
-
-
-def answered(page, before: int = 0) -> None:
-    page.wait_for_function(
-        "seen => Number(document.querySelector('[data-sum]').dataset.shown) > seen",
-        arg=before,
-    )
+count = partial(times_shown, kind="sum")
+answered = partial(shown_again, kind="sum")
 
 
 def add_up(page, clients: int) -> None:
